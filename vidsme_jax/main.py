@@ -37,22 +37,22 @@ _CONFIG = commands.define_config()
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Receives signals, scores, metrics and the report; default: a folder under runs/ "
-    "named after the configuration, or after the model where there is none.",
+    "Folder that receives signals, scores, metrics and report; default: a folder under "
+    "runs/ named after the configuration or, without one, after the model.",
 )
 commands.define_short(*commands.SHORT)
 _CHECK = commands.define_check()
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
-    "HOST:PORT of the first of several processes, or auto; else of "
+    "HOST:PORT of the first of several processes, or auto; default: "
     "JAX_COORDINATOR_ADDRESS. Not needed under SLURM's srun and on TPU slices.",
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "How many processes there are; else of JAX_NUM_PROCESSES."
+    "num_processes", None, "Number of processes; default: JAX_NUM_PROCESSES."
 )
 _PROCESS_ID = flags.DEFINE_integer(
-    "process_id", None, "The place of this one, from 0; else of JAX_PROCESS_ID."
+    "process_id", None, "Index of this process, from 0; default: JAX_PROCESS_ID."
 )
 
 

@@ -191,13 +191,19 @@ def _problems(given: set[str], values: Any) -> list[str]:
 
 def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
-    flags.DEFINE_string("clips", None, "To be marked: a manifest, a folder or a file.")
+    flags.DEFINE_string("clips", None, "Clips to mark: a manifest, a folder or a file.")
     flags.DEFINE_string("out", None, "The folder that receives variants and key.")
-    flags.DEFINE_integer("variants", None, f"Of each clip; default: {VARIANTS}.")
-    flags.DEFINE_integer("seed", None, "Of all draws, for trials; default: chance.")
-    flags.DEFINE_string("key", None, "The key of the canary sets, to test by.")
-    flags.DEFINE_string("workdir", None, "Of a finished audit of variants.jsonl.")
-    flags.DEFINE_string("score", None, "To test; default: the audit's headline.")
+    flags.DEFINE_integer(
+        "variants", None, f"Variants of each clip; default: {VARIANTS}."
+    )
+    flags.DEFINE_integer(
+        "seed", None, "Seed of all random choices, for trials; default: none."
+    )
+    flags.DEFINE_string("key", None, "File of the key, key.json, with which to test.")
+    flags.DEFINE_string(
+        "workdir", None, "Folder of a finished audit of variants.jsonl."
+    )
+    flags.DEFINE_string("score", None, "Score to test; default: the audit's headline.")
     commands.help_wanted(__doc__, *_MAKING, *_TESTING)
     commands.start(main, commands.parse_flags)
 

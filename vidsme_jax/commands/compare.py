@@ -328,8 +328,8 @@ def _settings(one: Run, other: Run) -> list[str]:
 
 def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
-    flags.DEFINE_string("score", None, "That is compared; default: the headline.")
-    flags.DEFINE_string("out", None, "Receives the result as JSON; a new file.")
+    flags.DEFINE_string("score", None, "Score to compare; default: the headline.")
+    flags.DEFINE_string("out", None, "New file that receives the result as JSON.")
     commands.help_wanted(__doc__, "score", "out")
     commands.start(main, commands.parse_flags)
 

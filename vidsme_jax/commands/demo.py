@@ -155,7 +155,7 @@ def main(argv: list[str]) -> int:
 
 def run() -> NoReturn:
     """Defines the flag, which other programs have too, and runs `main`."""
-    flags.DEFINE_string("workdir", None, "Receives clips and models.")
+    flags.DEFINE_string("workdir", None, "Folder that receives clips and models.")
     commands.help_wanted(__doc__, "workdir")
     commands.start(main, commands.parse_flags)
 

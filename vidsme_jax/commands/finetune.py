@@ -103,7 +103,9 @@ def _control(workdir: str | None) -> int:
 def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
     commands.define_config()
-    flags.DEFINE_string("workdir", None, "Receives the checkpoint, or the control.")
+    flags.DEFINE_string(
+        "workdir", None, "Folder that receives the checkpoint, or the control."
+    )
     flags.DEFINE_string(
         "control",
         None,

@@ -76,10 +76,12 @@ def in_words(found: dict[str, Any]) -> list[str]:
 
 def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
-    flags.DEFINE_multi_string("in", None, "A published list, or several.")
-    flags.DEFINE_string("out", None, "Receives the result; a new file.")
+    flags.DEFINE_multi_string(
+        "in", None, "A published list; repeat the flag for several."
+    )
+    flags.DEFINE_string("out", None, "New file that receives the result.")
     flags.DEFINE_string(
-        "video_root", None, "Of videos; default: the manifest's folder."
+        "video_root", None, "Folder of the videos; default: the manifest's."
     )
     commands.help_wanted(__doc__, "in", "out", "video_root")
     flags.FLAGS.set_gnu_getopt(True)

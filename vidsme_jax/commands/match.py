@@ -140,10 +140,10 @@ def _lines(items: Iterable[Item]) -> Iterable[str]:
 
 def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
-    flags.DEFINE_string("workdir", None, "Of a finished run.")
+    flags.DEFINE_string("workdir", None, "Folder of a finished run.")
     flags.DEFINE_string("out", None, "The folder that receives the manifests.")
     flags.DEFINE_string(
-        "comparison", corpus_rows.ALL, "all, or a group of non-members."
+        "comparison", corpus_rows.ALL, "Comparison: all, or a group of non-members."
     )
     commands.help_wanted(__doc__, "workdir", "out", "comparison")
     commands.start(main, commands.parse_flags)

@@ -111,16 +111,18 @@ def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
     commands.define_config()
     flags.DEFINE_string(
-        "out", None, "Receives the clips; default: config.corpus.prepared."
+        "out", None, "Folder that receives the clips; default: config.corpus.prepared."
     )
     flags.DEFINE_string(
         "runner",
         None,
-        "Of Apache Beam, such as DirectRunner, FlinkRunner, SparkRunner or "
+        "Runner of Apache Beam, such as DirectRunner, FlinkRunner, SparkRunner or "
         "DataflowRunner; default: threads of this process.",
     )
     flags.DEFINE_string(
-        "beam_options", None, "Of that runner, such as '--direct_num_workers=4'."
+        "beam_options",
+        None,
+        "Options of that runner, such as '--direct_num_workers=4'.",
     )
     commands.define_short(*commands.CORPUS)
     commands.define_check()

@@ -69,7 +69,9 @@ def main(argv: list[str]) -> int:
 
 def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
-    flags.DEFINE_string("workdir", None, "Of a finished run; its report is replaced.")
+    flags.DEFINE_string(
+        "workdir", None, "Folder of a finished run, whose report is replaced."
+    )
     commands.define_check()
     keys = views.KEYS.without(*_FIXED, "workers", "batch_size", "parallel.", "studies.")
     commands.help_wanted(__doc__, "workdir", "check", keys=keys)

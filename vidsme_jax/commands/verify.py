@@ -281,9 +281,15 @@ def _some(lines: list[str]) -> list[str]:
 
 def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
-    flags.DEFINE_string("workdir", None, "Of a finished run; nothing is written there.")
-    flags.DEFINE_string("digest", None, "That it must have, as its run printed it.")
-    flags.DEFINE_bool("videos", False, "Hashes the videos that are there.")
+    flags.DEFINE_string(
+        "workdir", None, "Folder of a finished run; nothing is written there."
+    )
+    flags.DEFINE_string(
+        "digest", None, "Digest that it must have, as its run printed it."
+    )
+    flags.DEFINE_bool(
+        "videos", False, "Whether to hash the videos that are on disk, too."
+    )
     commands.help_wanted(__doc__, "workdir", "digest", "videos")
     commands.start(main, commands.parse_flags)
 

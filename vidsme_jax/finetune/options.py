@@ -56,60 +56,78 @@ class Train:
     method: str = key(
         "full",
         one_of("full", "lora", "projector"),
-        "full: all parameters; lora: low-rank updates; projector: that alone.",
+        "full: all parameters; lora: low-rank updates; projector: the projector only.",
     )
     tower: str = key(
         "trained",
         one_of("trained", "frozen"),
-        "Of the method full: whether the vision tower learns, too.",
+        "With method=full: whether the vision tower is trained as well.",
     )
     pattern: str = key(
         "language_model/.*_proj",
         rules.text("a regular expression"),
-        "Of the method lora: which dense layers, by path; tower: vision_tower/.*",
+        "With method=lora: the dense layers, by path; of the tower: vision_tower/.*",
     )
-    rank: int = key(16, integer(1, 65_536), "Of low-rank updates.")
-    alpha: Number = key(32.0, _up_to(1e6), "An update is scaled by alpha / rank.")
-    rslora: bool = key(False, rules.BOOL, "Scales by alpha / sqrt(rank) instead.")
+    rank: int = key(16, integer(1, 65_536), "Rank of low-rank updates.")
+    alpha: Number = key(
+        32.0, _up_to(1e6), "Low-rank updates are scaled by alpha / rank."
+    )
+    rslora: bool = key(False, rules.BOOL, "Scales them by alpha / sqrt(rank) instead.")
     merged: bool = key(
-        False, rules.BOOL, "Writes a whole model, its updates added, not an adapter."
+        False,
+        rules.BOOL,
+        "Writes a whole model with its updates added, not an adapter.",
     )
     dtype: str = key(
         "float32",
         one_of("float32", "bfloat16"),
-        "Of products; what is trained is kept in float32, what is not in this type.",
+        "Type of products and frozen parameters; trained ones are float32.",
     )
     batch_size: int = key(
-        8, integer(1, _MOST), "Clips at once, over all devices; no more than members."
+        8,
+        integer(1, _MOST),
+        "Clips of a batch, over all devices; at most the number of members.",
     )
-    accumulate: int = key(1, integer(1, _MOST), "Batches a step.")
-    epochs: int = key(3, integer(1, _MOST), "How often each clip is seen.")
-    max_steps: int = key(
-        0, integer(0, _MOST), "Steps, at most; 0: those of the epochs."
+    accumulate: int = key(
+        1, integer(1, _MOST), "Batches of each step, whose gradients are accumulated."
     )
+    epochs: int = key(3, integer(1, _MOST), "Passes over the clips.")
+    max_steps: int = key(0, integer(0, _MOST), "Most steps; 0: those of the epochs.")
     target_loss: Number = key(
-        0.0, NOT_NEGATIVE, "Ends once an epoch's mean loss, in nats a token, is below."
+        0.0,
+        NOT_NEGATIVE,
+        "Stops once an epoch's mean loss, in nats a token, is below this.",
     )
-    learning_rate: Number = key(1e-3, _up_to(10.0), "Of AdamW, at its highest.")
-    warmup_steps: int = key(50, integer(0, _MOST), "Steps until the rate is reached.")
-    weight_decay: Number = key(0.0, _up_to(1e6, 0), "Of AdamW, on matrices.")
-    clip_norm: Number = key(1.0, POSITIVE, "Of the gradients, all together.")
+    learning_rate: Number = key(1e-3, _up_to(10.0), "Highest learning rate of AdamW.")
+    warmup_steps: int = key(
+        50, integer(0, _MOST), "Steps until the learning rate is reached."
+    )
+    weight_decay: Number = key(
+        0.0, _up_to(1e6, 0), "Weight decay of AdamW, on matrices."
+    )
+    clip_norm: Number = key(1.0, POSITIVE, "Largest norm of all gradients together.")
     rematerialise: bool = key(
-        False, rules.BOOL, "Computes layers twice, for less memory."
+        False, rules.BOOL, "Computes layers twice, to save memory."
     )
     seed: int = key(
-        0, integer(0, 2**32 - 1), "Of weights, of the split, of the clips' order."
+        0,
+        integer(0, 2**32 - 1),
+        "Seed of new weights, of the split and of the order of clips.",
     )
     member_share: Number = key(
         1.0,
         rules.PART,
-        "Below 1: corpus.members is a pool, of whose sources this share is trained on.",
+        "Below 1: corpus.members is a pool; this share of its sources is trained on.",
     )
     checkpoint_every: int = key(
-        500, integer(0), "Steps between two states to continue from; 0: when stopped."
+        500,
+        integer(0),
+        "Steps between saved states to continue from; 0: only when stopped.",
     )
     evaluate_every: int = key(
-        0, integer(0), "Epochs between two losses of all clips; 0: at the end alone."
+        0,
+        integer(0),
+        "Epochs between evaluations of the loss on all clips; 0: only at the end.",
     )
     snapshots: tuple[int, ...] = key(
         (),
@@ -132,7 +150,7 @@ class Train:
 RULES: dict[str, Rule] = {
     **{key: settings.RULES[key] for key in _SHARED},
     "video.sampling": Rule(
-        "uniform", one_of("uniform", "midpoint"), "As in an audit, without fps."
+        "uniform", one_of("uniform", "midpoint"), "As in an audit, except fps."
     ),
     "model.init": Rule(
         "checkpoint",
@@ -140,7 +158,9 @@ RULES: dict[str, Rule] = {
         "random: only config.json, tokenizer and preprocessing are the checkpoint's.",
     ),
     "model.dtype": Rule(
-        "float32", one_of("float32", "bfloat16"), "Of the tensors that are written."
+        "float32",
+        one_of("float32", "bfloat16"),
+        "Type of the tensors that are written.",
     ),
     "cache_mib": Rule(
         1024, integer(0), "MiB of prepared clips to keep; others are decoded again."

@@ -52,43 +52,52 @@ class Corpus:
     suspects: tuple[str, ...] = key(
         (), rules.SOURCES, "Clips whose membership is unknown."
     )
-    calibration: tuple[str, ...] = key((), rules.SOURCES, "Non-members like suspects.")
-    video_root: str = key("", rules.FOLDER, "Of videos; '': the manifest's folder.")
+    calibration: tuple[str, ...] = key(
+        (), rules.SOURCES, "Non-members of the same kind as the suspects."
+    )
+    video_root: str = key("", rules.FOLDER, "Videos' folder; '': the manifest's.")
     urls: str = key(
         "",
         rules.path(
             "a table of url and file, a folder, or a path with {id}, of this machine",
             empty=True,
         ),
-        "Files of URLs in manifests, never fetched: a table, a folder, or v/{id}.mp4.",
+        "Where the files of a manifest's URLs are on disk; nothing is downloaded.",
     )
-    allow_outside: bool = key(False, rules.BOOL, "Manifests may name any video.")
+    allow_outside: bool = key(
+        False, rules.BOOL, "Whether manifests may name videos outside their folders."
+    )
     max_clips: int | None = key(
-        None, rules.integer(1), "Videos a role, a seeded subsample; None: all.", int
+        None,
+        rules.integer(1),
+        "At most this many videos of each role, drawn at random; None: all.",
+        int,
     )
-    seed: int = key(0, rules.integer(0), "Of the subsample.")
+    seed: int = key(0, rules.integer(0), "Seed of the subsample that max_clips draws.")
     windows: int = key(
         1,
         rules.integer(1, 999),
-        "Equal parts of each video, each a clip of one source.",
+        "Number of equal parts of each video; each is a clip, all of one source.",
     )
     prepared: str = key(
         "",
         rules.text("a folder, or one in gs:// or s3://", empty=True),
-        "Filled by `vidsme prepare`; '': decodes. Without sources: its own rows.",
+        "A corpus that `vidsme prepare` wrote, in place of decoding; '': none. Without "
+        "members, nonmembers, suspects and calibration, its own rows are used.",
     )
     prepared_cache: str = key(
         "~/.cache/vidsme_jax/prepared",
         rules.path("a folder of this machine"),
-        "Cache of corpora prepared in gs:// and s3://.",
+        "Local copies of prepared corpora in gs:// and s3://.",
     )
     jpeg_quality: int = key(
-        0, rules.JPEG_QUALITY, "Of prepared frames; 0 is PNG, which loses nothing."
+        0, rules.JPEG_QUALITY, "JPEG quality of prepared frames; 0: PNG, without loss."
     )
     fields: tuple[str, ...] = key(
         (),
         rules.FIELDS_CHOSEN,
-        "Columns: ('video=path', 'label=') reads path, and no label; others by name.",
+        "Names of columns: ('video=path', 'label=') reads the video from the column "
+        "path, and ignores the column label.",
     )
     allow_duplicates: bool = key(
         False,
@@ -102,22 +111,22 @@ class Corpus:
 class Video:
     """The keys `video.*`: which frames are decoded."""
 
-    num_frames: int = key(16, rules.integer(2), "Sampled from each clip.")
-    # fps: `fps` frames a second, at most `num_frames`.
+    num_frames: int = key(16, rules.integer(2), "Frames sampled from each clip.")
     sampling: str = key(
         "uniform",
         rules.one_of("uniform", "midpoint", "fps"),
-        "uniform: linspace, as released; midpoint: of equal parts; fps: at a rate.",
+        "uniform: from the first to the last frame, as released; midpoint: the middle "
+        "of equal parts; fps: video.fps frames a second, at most num_frames.",
     )
-    fps: Number = key(1.0, rules.POSITIVE, "Frames a second, of the sampling `fps`.")
+    fps: Number = key(1.0, rules.POSITIVE, "Frames a second with video.sampling=fps.")
     against: str = key(
         "reversed",
         rules.ORDER,
-        "The second order; shuffled: one for all clips of a length.",
+        "The second order of the frames; shuffled: the same for clips of one length.",
     )
     # A clip that exceeds these is listed as a failure.
-    max_pixels: int = key(8192 * 4320, rules.integer(1), "Width times height, at most.")
-    max_seconds: Number = key(600.0, rules.POSITIVE, "Length of a clip, at most.")
+    max_pixels: int = key(8192 * 4320, rules.integer(1), "Largest width times height.")
+    max_seconds: Number = key(600.0, rules.POSITIVE, "Longest clip, in seconds.")
 
 
 @group
@@ -129,12 +138,19 @@ class Motion:
     flow: str = key(
         "auto",
         rules.one_of("auto", "opencv", "jax"),
-        "opencv: on the host; jax: on the devices; auto: jax where these are no CPUs.",
+        "opencv: on the host; jax: on the devices; auto: jax unless they are CPUs.",
     )
-    q_scale: Number = key(1.0, rules.PART, "beta1: q = 1 + q_scale * ...")
-    r_scale: Number = key(0.1, rules.POSITIVE, "beta2: r = 1 + r_scale * ...")
+    q_scale: Number = key(
+        1.0, rules.PART, "beta1 of the paper: q = 1 + q_scale * scaled flow variance."
+    )
+    r_scale: Number = key(
+        0.1, rules.POSITIVE, "beta2 of the paper: r = 1 + r_scale * scaled brightness."
+    )
     bounds: tuple[Number, Number, Number, Number] | None = key(
-        None, rules.BOUNDS, "Of motion and light; None: of the evaluated corpus.", tuple
+        None,
+        rules.BOUNDS,
+        "Ranges that scale motion and brightness; None: those of the corpus.",
+        tuple,
     )
 
 
@@ -143,20 +159,24 @@ class Checkpoint:
     """The keys `model.*`: which model, and how it is prompted."""
 
     checkpoint: str = key(
-        "", rules.text("a folder or a hub id"), "A folder, a hub id or random:NAME."
+        "",
+        rules.text("a folder or a hub id"),
+        "Checkpoint of the audited model: a folder, a hub id or random:NAME.",
     )
     dtype: str = key(
         "bfloat16",
         rules.one_of("bfloat16", "float16", "float32"),
-        "Of parameters and products.",
+        "Type of parameters and matrix products.",
     )
     prompt: str = key(
         "family",
         rules.PROMPT,
-        "family: its own; mcq, caption: the release's system prompts; or any text.",
+        "family: the family's own; mcq, caption: those of the release; or any text.",
     )
     allow_pickle: bool = key(
-        False, rules.BOOL, "Reads .bin weights without running them."
+        False,
+        rules.BOOL,
+        "Whether pickled weights (.bin) are read; no code of them runs.",
     )
 
 
@@ -167,17 +187,14 @@ class Reference:
     checkpoint: str = key(
         "",
         rules.text("a folder or a hub id", empty=True),
-        "As model.checkpoint; '': none.",
+        "Checkpoint of the reference model, as model.checkpoint; '': no reference.",
     )
-    prompt: str = key(
-        "family",
-        rules.PROMPT,
-        "As model.prompt.",
-    )
+    prompt: str = key("family", rules.PROMPT, "As model.prompt, of the reference.")
     adapter: str = key(
         "",
         rules.ADAPTER,
-        "off: model.checkpoint without its adapter; non_lora_trainables.bin stays.",
+        "off: the reference is model.checkpoint without its adapter, but with its "
+        "non_lora_trainables.bin.",
     )
 
 
@@ -188,10 +205,14 @@ class Parallel:
     mode: str = key(
         "auto",
         rules.one_of("auto", "pmap", "mesh"),
-        "auto: pmap where the model fits a device, else a mesh over as few as hold it.",
+        "auto: pmap if the model fits a device, else a mesh over as few as hold it.",
     )
-    data: int = key(0, rules.integer(0), "Devices along `data`; 0: all that are left.")
-    model: int = key(1, rules.integer(1), "Devices that share a model.")
+    data: int = key(
+        0,
+        rules.integer(0),
+        "Copies of the model, each with its share of the clips; 0: as many as fit.",
+    )
+    model: int = key(1, rules.integer(1), "Devices over which each copy is split.")
 
 
 @group
@@ -201,26 +222,32 @@ class Report:
     comparison: str = key(
         "all",
         rules.text("all, or the name of a group of non-members"),
-        "The one whose verdict is declared: all, or a group of non-members.",
+        "The comparison whose verdict is declared: all, or a group of non-members.",
     )
-    alpha: Number = key(0.05, rules.LEVEL, "Level of every test.")
-    smallest_auc: Number = key(0.6, rules.AUC, "The smallest AUC of interest.")
+    alpha: Number = key(0.05, rules.LEVEL, "Significance level of every test.")
+    smallest_auc: Number = key(
+        0.6, rules.AUC, "The smallest AUC of interest, for statements on power."
+    )
     fprs: tuple[Number, ...] = key(
-        (0.001, 0.01, 0.05), rules.RATES, "False-positive rates of the TPRs."
+        (0.001, 0.01, 0.05),
+        rules.RATES,
+        "False-positive rates at which TPRs are reported.",
     )
     num_permutations: int = key(
-        1999, rules.integer(100), "Behind p-values: none is below 1 in so many and one."
+        1999,
+        rules.integer(100),
+        "Permutations of each test; no p-value is below 1 / (this number + 1).",
     )
-    fdr: Number = key(0.05, rules.RATE, "False discovery rate of listed suspects.")
+    fdr: Number = key(0.05, rules.RATE, "False discovery rate of the list of suspects.")
     published: str = key(
         "",
         rules.path("a file of this machine, of `vidsme lookup --out`", empty=True),
-        "Result of `vidsme lookup`; shown above all scores; '': none.",
+        "Result of `vidsme lookup`, shown above all scores; '': none.",
     )
     control: str = key(
         "",
         rules.FOLDER,
-        "Made by `vidsme finetune --control`; shown with the verdict; '': none.",
+        "Folder of `vidsme finetune --control`, shown with the verdict; '': none.",
     )
 
 
@@ -229,14 +256,21 @@ class Gate:
     """The keys `gate.*`: what an audit may find at most; exit status 4 otherwise."""
 
     max_auc: Number | None = key(
-        None, rules.AUC, "Of the AUC's lower end; None: no limit.", float
+        None,
+        rules.AUC,
+        "Largest lower end of the AUC's interval that passes; None: no limit.",
+        float,
     )
     max_tpr: Number | None = key(
-        None, rules.RATE, "Of the lower end of the TPR at gate.fpr; None: none.", float
+        None, rules.RATE, "The same of the TPR at gate.fpr; None: no limit.", float
     )
-    fpr: Number = key(0.01, rules.RATE, "Of gate.max_tpr; one of report.fprs.")
+    fpr: Number = key(
+        0.01, rules.RATE, "The false-positive rate of gate.max_tpr, one of report.fprs."
+    )
     score: str = key(
-        "", rules.text("a score name", empty=True), "Whose figures; '': the headline's."
+        "",
+        rules.text("a score name", empty=True),
+        "The gate's score; '': the headline.",
     )
 
 
@@ -245,26 +279,28 @@ class Studies:
     """The keys `studies.*`: the values that a study goes through."""
 
     frames: tuple[int, ...] = key(
-        (1, 2, 4, 8, 16, 32, 64, 128), rules.COUNTS, "Frames a clip."
+        (1, 2, 4, 8, 16, 32, 64, 128), rules.COUNTS, "Values of video.num_frames."
     )
     k: tuple[Number, ...] = key(
         (0, 5, 10, 30, 60, 90, 100),
         rules.PERCENTAGES,
-        "K, of all studies but frames and against.",
+        "K (percent) of all studies except frames and against.",
     )
-    q_scales: tuple[Number, ...] = key((0.25, 0.5, 0.75, 1.0), rules.PARTS, "beta1.")
+    q_scales: tuple[Number, ...] = key(
+        (0.25, 0.5, 0.75, 1.0), rules.PARTS, "Values of motion.q_scale."
+    )
     r_scales: tuple[Number, ...] = key(
-        (0.05, 0.1, 0.2, 0.5, 1.0), rules.POSITIVES, "beta2."
+        (0.05, 0.1, 0.2, 0.5, 1.0), rules.POSITIVES, "Values of motion.r_scale."
     )
     orders: tuple[tuple[Number, Number], ...] = key(
         ((1.0, 1.0), (1.5, 1.0), (2.0, 1.0), (1.5, 1.05), (2.0, 1.1)),
         rules.PAIRS,
-        "(q, r), the same for all clips.",
+        "Pairs (q, r), each the same for all clips.",
     )
     against: tuple[str, ...] = key(
         ("reversed", *(f"shuffled:{seed}" for seed in range(5))),
         rules.ORDERS,
-        "Second orders of the frames.",
+        "Values of video.against.",
     )
 
 
@@ -280,49 +316,58 @@ class Settings:
     slices: tuple[str, ...] = key(
         ("video",),
         rules.SLICES_CHOSEN,
-        "Whose rows are scored: of the video, of the question, of the answer.",
+        "Which rows are scored: those of the video, the question, the answer.",
     )
     response: str = key(
         "given",
         rules.one_of("given", "greedy"),
-        "given: the manifest's answers; greedy: the model's own, most probable tokens.",
+        "given: the manifest's answers; greedy: the model's own, by greedy decoding.",
     )
-    response_tokens: int = key(128, rules.integer(1), "Of a greedy answer, at most.")
+    response_tokens: int = key(128, rules.integer(1), "Most tokens of a greedy answer.")
     profile: str = key(
         "exact",
         rules.one_of("exact", "official"),
-        "exact: larger = member; official: the release's arithmetic, names and sign.",
+        "exact: as defined, larger = member; official: the release's arithmetic, names "
+        "and sign.",
     )
     scores: str | tuple[str, ...] = key(
         "all",
         rules.SCORES,
-        "A tuple of names, or text with commas, or all; list prints them and stops.",
+        "Names of scores, or all; list prints them and stops.",
     )
     headline: str = key(
-        "vid_sme", rules.text("a score name"), "The one score declared in advance."
+        "vid_sme",
+        rules.text("a score name"),
+        "The score that is declared in advance and gets the verdict.",
     )
     parallel: Parallel = read(Parallel, None)
-    batch_size: int = key(8, rules.integer(1), "Clips a step, over all devices.")
+    batch_size: int = key(8, rules.integer(1), "Clips of a step, over all devices.")
     share: str = key(
         "",
         rules.SHARE,
-        "I/N: scores every N-th clip, as one of N processes; '': all of them.",
+        "I/N: scores every N-th clip, as one of N processes; '': all clips.",
     )
     workers: int = key(
-        0, rules.integer(0), "Host threads that decode and measure; 0: one a core."
+        0,
+        rules.integer(0),
+        "Host threads that decode and measure clips; 0: one for each core.",
     )
     compile_cache: str = key(
         "~/.cache/vidsme_jax/xla",
         rules.path("a folder of this machine, or '' for none", empty=True),
-        "Keeps compiled programs for the next run; not those of several CPU devices.",
+        "Folder of compiled programs, for the next run; not of several CPU devices.",
     )
     report: Report = read(Report, None)
     gate: Gate = read(Gate, None)
     # frames, against: a run for each value, clips decoded once. The others: all from
     # the stored signals of one run.
-    study: str = key("", rules.STUDY, "Varies one setting; '': an audit.")
+    study: str = key(
+        "", rules.STUDY, "The study to make, which varies one setting; '': an audit."
+    )
     studies: Studies = read(Studies, None)
-    overwrite: bool = key(False, rules.BOOL, "Deletes what an earlier run left.")
+    overwrite: bool = key(
+        False, rules.BOOL, "Deletes what an earlier run stored, and scores again."
+    )
 
     @classmethod
     def of(cls, config: ConfigDict) -> "Settings":
