@@ -262,6 +262,7 @@ def test_answers_that_are_deleted_are_scored_again(whole, tmp_path):
             assert len(text.asked.ids) <= 3 == np.sum(text.slice == 2)
 
 
+@pytest.mark.long
 def test_answers_of_a_file_that_changed_do_not_count(whole):
     folder, clips = whole
     clip = next(iter(clips.values()))

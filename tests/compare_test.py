@@ -13,6 +13,8 @@ from vidsme_jax.base import AuditError
 from vidsme_jax.commands import compare
 from vidsme_jax.evaluation import paired
 
+pytestmark = pytest.mark.long
+
 
 def _scores(rng, members, nonmembers, per_source, effects, shared=0.6):
     """Two scores of rows in sources; both see much of the same luck."""
@@ -134,7 +136,6 @@ def copies(runs, tmp_path):
     return found
 
 
-@pytest.mark.long
 def test_two_runs_are_compared(runs):
     one, other = map(str, runs)
     found = compare.compare(one, other)
@@ -152,7 +153,6 @@ def test_two_runs_are_compared(runs):
     assert lines[-1].startswith("a difference is no verdict")
 
 
-@pytest.mark.long
 def test_rows_that_failed_are_left_out(copies):
     from vidsme_jax.base import Failure
     from vidsme_jax.report import files

@@ -192,6 +192,7 @@ _FAILING = (
 
 @pytest.mark.parametrize("config", ["llava.py", "studies.py:against-tiny"])
 @loading
+@pytest.mark.long
 def test_a_device_that_fails_exits_2_with_a_sentence(
     config, tmp_path, here, monkeypatch, figureless
 ):

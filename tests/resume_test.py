@@ -132,6 +132,7 @@ class _Once(stopping.Stop):
         monkeypatch.setattr(signals.Signals, "write", asking)
 
 
+@pytest.mark.long
 def test_stopped_between_batches_what_was_sent_is_kept(tmp_path, monkeypatch):
     config = small(10, batch_size=2)
     sent, send = [], pipeline.Pipeline.send

@@ -16,7 +16,7 @@ from vidsme_jax.run.stopping import Stop
 from vidsme_jax.settings import views
 from vidsme_jax.store import signals
 
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = [pytest.mark.usefixtures("without_figures"), pytest.mark.long]
 FILE = pathlib.Path(__file__).parents[1] / "configs" / "studies.py"
 
 
@@ -81,7 +81,6 @@ def test_a_grid_point_is_the_audit_with_its_settings(workdir):
     assert found == [pytest.approx(auc, abs=1e-9)]
 
 
-@pytest.mark.long
 def test_frames_are_decoded_once_and_equal_audits(tmp_path, decoded):
     config = _config("frames-tiny")
     studies.run(config, tmp_path)
@@ -114,7 +113,6 @@ def test_reversed_against_a_shuffle(tmp_path):
     assert "reversed" in text and "shuffled:0" in text
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("study", ["frames", "against"])
 def test_prepared_clips_give_what_their_videos_give(study, tmp_path, monkeypatch):
     config = _config(f"{study}-tiny")
@@ -147,7 +145,6 @@ def test_frames_that_are_not_prepared_are_named(tmp_path):
     assert two.endswith("2 frames: --config.video.num_frames=2")
 
 
-@pytest.mark.long
 def test_a_clip_that_failed_when_prepared_fails_at_every_count(tmp_path):
     config = _config("frames-tiny")
     (tmp_path / "bad.mp4").write_bytes(b"none")
@@ -168,7 +165,6 @@ def test_more_frames_than_the_model_holds(tmp_path):
         studies.run(config, tmp_path)
 
 
-@pytest.mark.long
 def test_a_study_that_is_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
     config, stop, write = _config("frames-tiny"), Stop(), signals.Signals.write
     config.batch_size = 2

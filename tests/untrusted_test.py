@@ -118,6 +118,7 @@ def test_no_attribute_is_of_others(hostile):
     assert attributes.found <= ATTRIBUTES
 
 
+@pytest.mark.long
 def test_the_page_stays_small(hostile):
     folder, text = hostile
     assert len(text.encode()) < 5e6

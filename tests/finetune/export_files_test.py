@@ -24,6 +24,8 @@ from vidsme_jax.demo import drawing
 from vidsme_jax.finetune import export
 from vidsme_jax.models.preprocessing import CLIP_MEAN, CLIP_STD
 
+pytestmark = pytest.mark.long
+
 TINY = "random:qwen3_vl-tiny"
 BEFORE, AFTER = (1, 5, 9), (7, 8)
 torch.set_num_threads(1)
@@ -140,7 +142,6 @@ UNREAD = {  # What no pass reads of a tower, and transformers' classes have.
 }
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", UNREAD)
 def test_a_model_that_began_from_no_tensors_is_whole(tmp_path, name):
     made = exported(f"random:{name}", tmp_path / "first")
@@ -253,7 +254,6 @@ def full_disk():
     signal.signal(signal.SIGXFSZ, kept)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("shard_bytes", [10**9, 100_000])
 @pytest.mark.parametrize("held", ["nothing", "a model"])
 def test_a_full_disk_leaves_what_was_there(tmp_path, full_disk, shard_bytes, held):

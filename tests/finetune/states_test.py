@@ -24,8 +24,9 @@ from vidsme_jax.finetune import (
 )
 from vidsme_jax.run.stopping import Stop
 
+pytestmark = pytest.mark.long
 
-@pytest.mark.long
+
 def test_the_same_seed_gives_the_same_bytes(config, trained, tmp_path):
     """Also where every clip is decoded in every epoch."""
     record = training.run(changed(config, cache_mib=0), tmp_path)
@@ -34,7 +35,6 @@ def test_the_same_seed_gives_the_same_bytes(config, trained, tmp_path):
     assert weights(tmp_path) == weights(trained[0])
 
 
-@pytest.mark.long
 def test_what_is_stopped_goes_on_bit_for_bit(config, trained, tmp_path):
     """Stopped within an epoch, at its end, and at once."""
     for after in (3, 1, 4):
@@ -47,7 +47,6 @@ def test_what_is_stopped_goes_on_bit_for_bit(config, trained, tmp_path):
     assert weights(tmp_path) == weights(trained[0])
 
 
-@pytest.mark.long
 def test_accumulated_steps_go_on_bit_for_bit(config, tmp_path):
     """Three batches an epoch, two a step: the second step of an epoch has one."""
     wanted = changed(config, train__batch_size=2, train__accumulate=2, train__epochs=3)
@@ -81,7 +80,6 @@ def test_accumulated_steps_see_each_member_once_an_epoch(config, tmp_path):
     assert [seen(done) for done in range(6)] == [whole[done:] for done in range(6)]
 
 
-@pytest.mark.long
 def test_other_texts_are_another_training(config, corpus, tmp_path):
     """An answer of a member; with a tokenizer of its own that of any row."""
     rows = [json.loads(x) for x in (corpus / "members.jsonl").read_text().splitlines()]
@@ -106,7 +104,6 @@ def test_other_texts_are_another_training(config, corpus, tmp_path):
             training.run(given, tmp_path / name / "out")
 
 
-@pytest.mark.long
 def test_a_checkpoint_that_changed_is_another_training(config, architecture, tmp_path):
     """Its rotary frequencies, without a change of any shape."""
     folder = shutil.copytree(architecture, tmp_path / "architecture")
@@ -120,7 +117,6 @@ def test_a_checkpoint_that_changed_is_another_training(config, architecture, tmp
         training.run(given, tmp_path / "out")
 
 
-@pytest.mark.long
 def test_a_stop_behind_the_weights_is_continued(config, trained, tmp_path):
     """Weights without their record are of a training that is not done."""
     with pytest.MonkeyPatch.context() as patch:
@@ -134,7 +130,6 @@ def test_a_stop_behind_the_weights_is_continued(config, trained, tmp_path):
         training.run(config, tmp_path)
 
 
-@pytest.mark.long
 def test_an_old_record_does_not_stay_with_new_weights(config, tmp_path):
     """Else a training that was stopped behind its weights would count as done."""
     training.run(changed(config, train__max_steps=1), tmp_path)
@@ -160,7 +155,6 @@ def test_a_gradient_that_is_not_finite_is_named(config, tmp_path):
             training.run(config, tmp_path)
 
 
-@pytest.mark.long
 def test_a_kill_loses_the_steps_since_the_last_state(config, trained, tmp_path):
     often = changed(config, train__checkpoint_every=5)
     with pytest.raises(RuntimeError, match="killed"):
@@ -180,7 +174,6 @@ def test_a_kill_loses_the_steps_since_the_last_state(config, trained, tmp_path):
     assert weights(tmp_path) == weights(trained[0])
 
 
-@pytest.mark.long
 def test_a_state_of_another_training_is_refused(config, corpus, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         training.run(config, tmp_path, Stopping(2))
@@ -198,7 +191,6 @@ def test_a_state_of_another_training_is_refused(config, corpus, tmp_path):
     assert training.run(anew, tmp_path)["steps"] == 1
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("content", ["[]", "3", "null", "{", None])
 def test_a_state_without_what_it_is_of_is_refused(config, tmp_path, content):
     with pytest.raises(KeyboardInterrupt):
@@ -211,7 +203,6 @@ def test_a_state_without_what_it_is_of_is_refused(config, tmp_path, content):
     assert "is not there or cannot be read: --config.overwrite=true starts" in problem
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("record", [{}, {"curve": [1.0]}, {"steps": 2}])
 def test_a_state_whose_record_is_of_other_steps_is_refused(config, tmp_path, record):
     def save(self, step, state, _, old=states.States.save):
@@ -244,7 +235,6 @@ def test_it_stops_at_the_target(config, trained, tmp_path):
     assert record["steps"] == 2 * (first + 1) < 24
 
 
-@pytest.mark.long
 def test_snapshots_and_losses_of_epochs(config, trained, tmp_path):
     wanted = changed(config, train__snapshots=(1, 3), train__evaluate_every=4)
     record = training.run(wanted, tmp_path)
@@ -305,7 +295,6 @@ def test_a_full_disk_keeps_the_state_before(config, trained, tmp_path, monkeypat
     assert training.run(often, tmp_path)["curve"] == trained[1]["curve"]
 
 
-@pytest.mark.long
 def test_a_stop_while_results_are_written_keeps_all_steps(config, trained, tmp_path):
     """Also where the training ended at its target."""
     curve = trained[1]["curve"]
@@ -326,7 +315,6 @@ def _interrupted(*_):
     raise KeyboardInterrupt
 
 
-@pytest.mark.long
 def test_a_clip_that_is_gone_costs_no_step(config, trained, tmp_path, monkeypatch):
     """What was sent before counts, so that state and curve stay in step."""
     old, count = examples.Clips.of, iter(range(3))
@@ -347,7 +335,6 @@ def test_a_clip_that_is_gone_costs_no_step(config, trained, tmp_path, monkeypatc
     assert weights(tmp_path) == weights(trained[0])
 
 
-@pytest.mark.long
 def test_snapshots_of_an_earlier_training_do_not_stay(config, tmp_path):
     stale = tmp_path / "epoch-7"
     stale.mkdir()

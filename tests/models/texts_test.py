@@ -164,6 +164,7 @@ def test_every_text_equals_transformers(tmp_path, name):
                 close(found.video.renyi[k, d, : len(video)], video)
 
 
+@pytest.mark.long
 def test_texts_do_not_touch_the_video(tmp_path):
     """Nor one another: without the others a text has the same numbers."""
     family = FAMILIES["llava_qwen"]
@@ -187,6 +188,7 @@ def test_texts_do_not_touch_the_video(tmp_path):
         assert (one[~first] != two[~first]).any()
 
 
+@pytest.mark.long
 def test_the_video_is_not_scored_where_no_row_of_it_is_kept(tmp_path):
     """A new question about a clip that is scored reads the video for its keys alone."""
     family = FAMILIES["llava_qwen"]

@@ -171,6 +171,7 @@ def test_the_program_of_a_gpu(monkeypatch):
     np.testing.assert_allclose(found, _opencv(frames), atol=1e-4)
 
 
+@pytest.mark.long
 def test_which_program_is_made_for_which_platform():
     frames = jax.ShapeDtypeStruct((3, 64, 96), np.uint8)
     sizes = jax.ShapeDtypeStruct((2, 2), np.int32)
