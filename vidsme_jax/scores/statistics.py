@@ -6,6 +6,8 @@ of the natural clip, $p'$ that of the same position of the second order, $t$ the
 (of a row of the video its own argmax, of a row of text the true token) and $R_\alpha$
 the Renyi entropy; all in nats.
 
+Examples are of rows with few classes, q = r = 1.5.
+
 References:
   [1] Li, Yu and Wang, 2025. Vid-SME. https://arxiv.org/abs/2506.03179
   [2] Li et al., 2024. Max-Renyi. https://arxiv.org/abs/2411.02902
@@ -33,10 +35,7 @@ Rows = Float[AnyArray, " rows"]
 Deformation = Callable[[Any, Any, Any], Any]
 _NODES = slice(1, 14)  # Of the Renyi profile: the orders in [1, 2].
 _SHANNON, _TWO, _INF = 1, 13, 14  # Places in the profile.
-
-
-# Of `windows`: the sizes that [8] names in its configuration.
-_SIZES = (2, 3, 4, 6, 9, 13, 18, 25, 32, 40)
+_SIZES = (2, 3, 4, 6, 9, 13, 18, 25, 32, 40)  # Of `windows`, as configured in [8].
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,13 +90,22 @@ def vid_sme(c: ClipView) -> Rows:
 
     A row that is uniform in both orders gives 0; one that is certain in the natural
     order and uniform over V classes in the other gives $-S$ of the uniform row.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> vid_sme(view([[0.5, 0.25, 0.25]], [[0.4, 0.3, 0.3]])).round(3).tolist()
+    [-0.044]
     """
     natural, second = sharma_mittal(c.signals, c.q, c.r, c.deform)
     return natural - second
 
 
 def vid_sme_sequence(c: ClipView) -> Rows:
-    r"""Computes $S_{q,r}(\bar p) - S_{q,r}(\bar p')$ of the means; one row [1]."""
+    r"""Computes $S_{q,r}(\bar p) - S_{q,r}(\bar p')$ of the means; one row [1].
+
+    >>> from vidsme_jax.scores.example import view
+    >>> vid_sme_sequence(view([[0.5, 0.25, 0.25]], [[0.4, 0.3, 0.3]])).round(3).tolist()
+    [-0.044]
+    """
     return _of_means(c, 0)
 
 
@@ -105,6 +113,11 @@ def vid_sme_sequence_released(c: ClipView) -> Rows:
     """Computes `vid_sme_sequence` over the rows that the release averages [1].
 
     It averages one text row too many where the tokenizer adds no BOS token.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> clip = view([[0.5, 0.25, 0.25]], [[0.4, 0.3, 0.3]])
+    >>> vid_sme_sequence_released(clip).round(3).tolist()
+    [-0.044]
     """
     return _of_means(c, 1)
 
@@ -118,38 +131,73 @@ def _of_means(c: ClipView, which: int) -> Rows:
 
 
 def renyi_05(c: ClipView) -> Rows:
-    r"""Returns $R_{1/2}(p) = 2 \log \sum_v \sqrt{p_v}$ [2]; $\log V$ if uniform."""
+    r"""Returns $R_{1/2}(p) = 2 \log \sum_v \sqrt{p_v}$ [2]; $\log V$ if uniform.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> renyi_05(view([[0.5, 0.25, 0.25]])).round(3).tolist()
+    [1.07]
+    """
     return c.signals.renyi[0, :, 0]
 
 
 def renyi_05_clamped(c: ClipView) -> Rows:
-    """Returns `renyi_05` of probabilities clamped at 1e-10, as released [1]."""
+    """Returns `renyi_05` of probabilities clamped at 1e-10, as released [1].
+
+    >>> from vidsme_jax.scores.example import view
+    >>> renyi_05_clamped(view([[0.5, 0.25, 0.25]])).round(3).tolist()
+    [1.07]
+    """
     what = "renyi_half_clamped, of the head's second pass"
     return _present(c.signals.renyi_half_clamped, what)[0]
 
 
 def renyi_1(c: ClipView) -> Rows:
-    r"""Returns $R_1(p) = -\sum_v p_v \log p_v$ (Shannon) [2]; $\log V$ if uniform."""
+    r"""Returns $R_1(p) = -\sum_v p_v \log p_v$ (Shannon) [2]; $\log V$ if uniform.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> renyi_1(view([[0.5, 0.25, 0.25]])).round(3).tolist()
+    [1.04]
+    """
     return c.signals.renyi[0, :, _SHANNON]
 
 
 def renyi_2(c: ClipView) -> Rows:
-    r"""Returns $R_2(p) = -\log \sum_v p_v^2$ [2]; $\log V$ if uniform."""
+    r"""Returns $R_2(p) = -\log \sum_v p_v^2$ [2]; $\log V$ if uniform.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> renyi_2(view([[0.5, 0.25, 0.25]])).round(3).tolist()
+    [0.981]
+    """
     return c.signals.renyi[0, :, _TWO]
 
 
 def renyi_inf(c: ClipView) -> Rows:
-    r"""Returns $R_\infty(p) = -\log \max_v p_v$ [2]; $\log V$ if uniform."""
+    r"""Returns $R_\infty(p) = -\log \max_v p_v$ [2]; $\log V$ if uniform.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> renyi_inf(view([[0.5, 0.25, 0.25]])).round(3).tolist()
+    [0.693]
+    """
     return c.signals.renyi[0, :, _INF]
 
 
 def nll(c: ClipView) -> Rows:
-    r"""Returns $-\log p_t$ [3]; $\log 2$ if $p_t$ is 1/2."""
+    r"""Returns $-\log p_t$ [3]; $\log 2$ if $p_t$ is 1/2.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> nll(view([[0.5, 0.25, 0.25]])).round(3).tolist()
+    [0.693]
+    """
     return -c.signals.log_prob[0]
 
 
 def perplexity(c: ClipView) -> Rows:
-    r"""Computes $\exp$ of the mean of $-\log p_t$ [6]; one row. V if uniform."""
+    r"""Computes $\exp$ of the mean of $-\log p_t$ [6]; one row. V if uniform.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> perplexity(view([[0.5, 0.25, 0.25]])).round(3).tolist()
+    [2.0]
+    """
     rows = np.sort(nll(c).astype(np.float64))
     return np.exp(rows.mean(keepdims=True))
 
@@ -158,6 +206,10 @@ def min_k_plus_plus(c: ClipView) -> Rows:
     r"""Computes $(\mathrm{E}_p \log p - \log p_t) / \sqrt{\mathrm{Var}_p \log p}$ [4].
 
     For a point mass numerator and denominator are 0; the limit of their ratio is 0 too.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> min_k_plus_plus(view([[0.5, 0.25, 0.25]])).round(3).tolist()
+    [-1.0]
     """
     s = c.signals
     surprise = -s.renyi[0, :, _SHANNON] - s.log_prob[0]
@@ -166,7 +218,12 @@ def min_k_plus_plus(c: ClipView) -> Rows:
 
 
 def modified_entropy(c: ClipView) -> Rows:
-    r"""Returns $-(1 - p_t) \log p_t - \sum_{v \ne t} p_v \log(1 - p_v)$ [5]."""
+    r"""Returns $-(1 - p_t) \log p_t - \sum_{v \ne t} p_v \log(1 - p_v)$ [5].
+
+    >>> from vidsme_jax.scores.example import view
+    >>> modified_entropy(view([[0.5, 0.25, 0.25]])).round(3).tolist()
+    [0.49]
+    """
     return _modified(c, 0)
 
 
@@ -174,12 +231,21 @@ def modified_renyi_05(c: ClipView) -> Rows:
     r"""Returns the modified Renyi-1/2 entropy [2]; 0 if p is a point mass.
 
     $$2 (1 - p_t)(1 - \sqrt{p_t}) + 2 \sum_{v \ne t} p_v (1 - \sqrt{1 - p_v})$$
+
+    >>> from vidsme_jax.scores.example import view
+    >>> modified_renyi_05(view([[0.5, 0.25, 0.25]])).round(3).tolist()
+    [0.427]
     """
     return _modified(c, 1)
 
 
 def modified_renyi_2(c: ClipView) -> Rows:
-    r"""Returns $(1 - p_t)^2 + \sum_{v \ne t} p_v^2$ [2]; 0 if p is a point mass."""
+    r"""Returns $(1 - p_t)^2 + \sum_{v \ne t} p_v^2$ [2]; 0 if p is a point mass.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> modified_renyi_2(view([[0.5, 0.25, 0.25]])).round(3).tolist()
+    [0.375]
+    """
     return _modified(c, 2)
 
 
@@ -189,12 +255,22 @@ def _modified(c: ClipView, which: int) -> Rows:
 
 
 def gap(c: ClipView) -> Rows:
-    r"""Returns $-(\log p_t - \log p_u)$, u the most probable class below t [2]."""
+    r"""Returns $-(\log p_t - \log p_u)$, u the most probable class below t [2].
+
+    >>> from vidsme_jax.scores.example import view
+    >>> gap(view([[0.5, 0.25, 0.25]])).round(3).tolist()
+    [-0.693]
+    """
     return -c.signals.gap[0]
 
 
 def nll_sum(c: ClipView) -> Rows:
-    r"""Sums $-\log p_t$ over the rows; one row. $n \log V$ if all n are uniform."""
+    r"""Sums $-\log p_t$ over the rows; one row. $n \log V$ if all n are uniform.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> nll_sum(view([[0.5, 0.25, 0.25]] * 2)).round(3).tolist()
+    [1.386]
+    """
     return np.sort(nll(c).astype(np.float64)).sum(keepdims=True)
 
 
@@ -203,6 +279,10 @@ def standardised_entropy(c: ClipView) -> Rows:
 
     V is the varentropy, so that the value is monotone in $H / \sqrt V$ and finite: 1 if
     p is uniform, and 0 in the limit of a point mass. No target is needed.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> standardised_entropy(view([[0.5, 0.25, 0.25]])).round(3).tolist()
+    [0.949]
     """
     entropy = np.maximum(renyi_1(c), 0.0).astype(np.float64)
     scale = np.sqrt(entropy**2 + np.maximum(c.signals.varentropy[0], 0.0))
@@ -210,7 +290,12 @@ def standardised_entropy(c: ClipView) -> Rows:
 
 
 def log_rank(c: ClipView) -> Rows:
-    r"""Returns $\log$ of the rank of $t$ among the classes [7]; 0 if first."""
+    r"""Returns $\log$ of the rank of $t$ among the classes [7]; 0 if first.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> log_rank(view([[0.5, 0.25, 0.25]], targets=[1])).round(3).tolist()
+    [0.916]
+    """
     return np.log(_present(c.signals.rank, "rank").astype(np.float64)[0])
 
 
@@ -218,12 +303,21 @@ def pmi(c: ClipView) -> Rows:
     r"""Computes $-(\log p_t - \log p'_t)$: what the order of the frames adds to log p.
 
     0 if the second order gives the target the same probability.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> pmi(view([[0.5, 0.5]], [[0.25, 0.75]], targets=[0])).round(3).tolist()
+    [-0.693]
     """
     return -(c.signals.log_prob[0] - c.signals.log_prob[1])
 
 
 def pmi_blank(c: ClipView) -> Rows:
-    """Computes `pmi` against a grey video: what the clip adds to log p."""
+    """Computes `pmi` against a grey video: what the clip adds to log p.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> pmi_blank(view([[0.5, 0.25, 0.25]], blank=[0.25])).round(3).tolist()
+    [-0.693]
+    """
     return -(c.signals.log_prob[0] - _present(c.blank, "blank"))
 
 
@@ -232,6 +326,10 @@ def nll_per_zlib_byte(c: ClipView) -> Rows:
 
     The release of [6] takes the mean of $-\log p_t$; the sum grows with the text, as
     the bytes do. UTF-8 at zlib's level 9; an empty answer has 8 bytes.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> nll_per_zlib_byte(view([[0.5, 0.25, 0.25]], answer="a cat")).round(3).tolist()
+    [0.053]
     """
     text = c.answer.encode("utf-8", "surrogatepass")
     return nll_sum(c) / len(zlib.compress(text, 9))
@@ -246,6 +344,11 @@ def windows(c: ClipView) -> Rows:
     over windows of 2 to 40 rows, at most all n of them. Equal sums count half: of two
     equal models the value is -1/2 (0 in the release of [8]). NaN without a reference,
     or where its tokens are others.
+
+    >>> from vidsme_jax.scores.example import view
+    >>> clip = view([[0.5, 0.25, 0.25]] * 2, reference=[[0.4, 0.3, 0.3]] * 2)
+    >>> windows(clip).round(3).tolist()
+    [-1.0]
     """
     other = c.reference
     if other is None or c.tokens != other.tokens:
