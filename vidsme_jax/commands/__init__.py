@@ -1,5 +1,6 @@
 """`vidsme COMMAND`: a module a command, and the parsing of flags that they share."""
 
+import os
 import pathlib
 import re
 import signal
@@ -12,11 +13,13 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from vidsme_jax import __version__, exits, progress, settings, terminal
+from vidsme_jax.addresses import no_folder
 from vidsme_jax.base import AuditError
 from vidsme_jax.settings import overrides, reference, shipped
 from vidsme_jax.settings.overrides import Given
 from vidsme_jax.settings.reference import Keys
 from vidsme_jax.settings.rules import Rule
+from vidsme_jax.wording import printable
 
 _HELP = frozenset(("-h", "-help", "--help", "-?"))
 _VERSION = frozenset(("-version", "--version"))
@@ -251,6 +254,18 @@ def usage_problem(argv: list[str]) -> str:
             f"{instead}"
         )
     return ""
+
+
+def new_file(name: str | None, flag: str) -> list[str]:
+    """Returns the problem, if any, of a flag that must name a file not yet there.
+
+    Args:
+      name: The value; None or "" is no problem.
+      flag: Such as "--out".
+    """
+    if name and os.path.lexists(name):
+        return [f"{flag}={printable(name)}: it is there already; take another"]
+    return no_folder(name, flag, "a file")
 
 
 def begin() -> None:

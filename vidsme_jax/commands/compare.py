@@ -18,7 +18,6 @@ import numpy as np
 from absl import flags
 
 from vidsme_jax import commands, exits, terminal
-from vidsme_jax.addresses import no_folder
 from vidsme_jax.base import AuditError, ScoreTable
 from vidsme_jax.commands.finished import run_record
 from vidsme_jax.store import received, workdirs
@@ -63,19 +62,13 @@ def main(argv: list[str]) -> int:
         return exits.wrong([said])
     commands.begin()
     try:
-        out = pathlib.Path(given.out) if given.out else None
-        wrong = no_folder(given.out, "--out", "a file")
-        if out is not None and (out.exists() or out.is_symlink()):
-            wrong.append(
-                f"--out={printable(given.out)}: it is there already; take another"
-            )
-        if wrong:
+        if wrong := commands.new_file(given.out, "--out"):
             raise AuditError(wrong)
         found = compare(argv[1], argv[2], given.score or "")
-        if out is not None:
+        if given.out:
             from vidsme_jax.report import files
 
-            files.write_json(out, found)
+            files.write_json(pathlib.Path(given.out), found)
     except AuditError as error:
         return exits.wrong(error.problems)
     except OSError as error:

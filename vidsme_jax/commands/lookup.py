@@ -37,9 +37,7 @@ def main(argv: list[str]) -> int:
         wrong = no_folder(manifest, "the manifest", "a file or a folder")
         wrong += (x for name in lists for x in no_folder(name, "--in", "a file"))
         wrong += no_folder(given.video_root, "--video_root")
-        wrong += no_folder(out, "--out", "a file")
-        if out and pathlib.Path(out).exists():
-            wrong.append(f"--out={printable(out)}: it is there already; take another")
+        wrong += commands.new_file(out, "--out")
         if wrong:
             raise AuditError(wrong)
         from vidsme_jax.published import lookup
