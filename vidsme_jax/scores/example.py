@@ -4,7 +4,8 @@ All numbers follow from their definitions in float64, without the head's kernels
 """
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -14,15 +15,17 @@ from vidsme_jax.entropy.stored import CLAMP
 from vidsme_jax.scores.exact import EXACT
 from vidsme_jax.scores.statistics import ClipView
 
+Distributions: TypeAlias = Sequence[Sequence[float]] | np.ndarray
+
 
 def view(
-    natural: Any,
-    second: Any = None,
+    natural: Distributions,
+    second: Distributions | None = None,
     *,
-    targets: Any = None,
+    targets: Sequence[int] | None = None,
     answer: str = "",
-    blank: Any = None,
-    reference: Any = None,
+    blank: Sequence[float] | None = None,
+    reference: Distributions | None = None,
 ) -> ClipView:
     """Returns what a statistic reads of rows with these distributions, q = r = 1.5.
 
@@ -41,7 +44,9 @@ def view(
     p = np.stack([np.asarray(natural, np.float64)] * 2)
     if second is not None:
         p[1] = second
-    chosen = p.argmax(-1) if targets is None else np.stack([np.asarray(targets)] * 2)
+    chosen: np.ndarray = p.argmax(-1)
+    if targets is not None:
+        chosen = np.stack([np.asarray(targets)] * 2)
     log_p = np.log(p)
     of_target = np.take_along_axis(p, chosen[..., None], -1)
     others = np.where(np.arange(p.shape[-1]) == chosen[..., None], 0.0, p)

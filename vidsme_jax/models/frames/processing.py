@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from vidsme_jax.models import attention, prompts
 from vidsme_jax.models.decoder_params import DecoderConfig
@@ -60,7 +61,7 @@ def described(
     *,
     rows: Callable[[Shown], int],
     vision: Callable[[Shown], int],
-    tower: tuple[Any, int],
+    tower: tuple[DTypeLike, int],
     default: str = "",
     video_token: int | None = None,
     framing: Framing = prompts.UNFRAMED,
@@ -177,7 +178,7 @@ def one_view(order: Order) -> tuple[Order, ...]:
     return (np.arange(len(order), dtype=np.int32),)
 
 
-def _kernels(*heads: tuple[Any, int]) -> dict[str, str]:
+def _kernels(*heads: tuple[DTypeLike, int]) -> dict[str, str]:
     """Returns the attention kernels of tower and decoder."""
     return {
         part: attention.kernel(np.dtype(dtype), head_dim)

@@ -6,7 +6,6 @@ for one.
 """
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 
@@ -19,6 +18,7 @@ from vidsme_jax.models.internvl import params
 from vidsme_jax.models.internvl.modeling import InternVl
 from vidsme_jax.models.rows import Shown
 from vidsme_jax.models.tokenising import Framing, markers
+from vidsme_jax.models.tokenizer_files import Tokenizer
 
 START, END, CONTEXT = "<img>", "</img>", "<IMG_CONTEXT>"
 _MARKERS = {
@@ -71,7 +71,7 @@ def open_checkpoint(
     return model, checkpoint
 
 
-def framing(tokenizer: Any) -> Framing:
+def framing(tokenizer: Tokenizer | None) -> Framing:
     """Returns what the processor writes for a video, with the tokenizer's markers."""
     start, end, context = markers(tokenizer, _MARKERS)
 

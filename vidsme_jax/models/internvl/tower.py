@@ -47,7 +47,7 @@ class InternVitConfig:
         return self.image_size // self.patch_size
 
 
-def _norm(config: InternVitConfig) -> Any:
+def _norm(config: InternVitConfig) -> layers.LayerNorm | layers.RmsNorm:
     kind = layers.LayerNorm if config.norm_type == "layer_norm" else layers.RmsNorm
     return kind(config.hidden_size, eps=config.layer_norm_eps, dtype=config.dtype)
 

@@ -5,6 +5,7 @@ every problem; `describe` puts module, tensor names, rows and cost together, als
 `llava_qwen`.
 """
 
+from collections.abc import Container
 from typing import Any
 
 import jax.numpy as jnp
@@ -81,7 +82,9 @@ def _counts(kind: Kind, tower: VitConfig) -> dict[str, int]:
     return counts
 
 
-def _style(kind: Kind, checkpoint: Checkpoint, vocabulary: Any) -> prompts.Style:
+def _style(
+    kind: Kind, checkpoint: Checkpoint, vocabulary: Container[str]
+) -> prompts.Style:
     """Returns the chat format of a model.
 
     LLaVA-NeXT-Video 7B is a Vicuna or a Mistral; the 34B model uses ChatML.

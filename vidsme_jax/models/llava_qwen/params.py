@@ -8,6 +8,7 @@ tower's own sizes are not in it but in the repository that `mm_vision_tower` nam
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -213,7 +214,7 @@ def _unused(config: LlavaConfig) -> dict[str, np.ndarray]:
     return tensors.unused_tower(f"{TOWER}vision_model.", v, depth)
 
 
-def beacons(names: Any) -> str:
+def beacons(names: Iterable[str]) -> str:
     """Returns what to say about Video-XL's beacon tensors, "" if there are none."""
     found = [name for name in names if re.fullmatch(_BEACONS, name)]
     if not found:

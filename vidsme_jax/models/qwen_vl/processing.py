@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +28,7 @@ from vidsme_jax.models.qwen_vl.modeling import QwenVl, QwenVlConfig
 from vidsme_jax.models.rows import Builder, Order, Rows, Shown, Text
 from vidsme_jax.models.tiles import Tiling
 from vidsme_jax.models.tokenising import Framing, markers
+from vidsme_jax.models.tokenizer_files import Tokenizer
 
 START, END, VIDEO = "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"
 _MARKERS = {"video_token": VIDEO, "vision_start_token": START, "vision_end_token": END}
@@ -112,7 +112,7 @@ def open_checkpoint(
     return model, checkpoint
 
 
-def framing(tokenizer: Any, *, timed: bool) -> Framing:
+def framing(tokenizer: Tokenizer | None, *, timed: bool) -> Framing:
     """Returns what the processor writes for a video, with the tokenizer's markers."""
     video, start, end = markers(tokenizer, _MARKERS)
     if not timed:

@@ -11,7 +11,6 @@ with the text `SYSTEM`.
 import dataclasses
 import datetime
 import functools
-from typing import Any
 
 import jax.numpy as jnp
 
@@ -25,6 +24,7 @@ from vidsme_jax.models.smolvlm import params, preparing
 from vidsme_jax.models.smolvlm.modeling import SmolVlm
 from vidsme_jax.models.smolvlm.words import in_words
 from vidsme_jax.models.tokenising import Framing, markers
+from vidsme_jax.models.tokenizer_files import Tokenizer
 
 IMAGE, FAKE, GLOBAL = "<image>", "<fake_token_around_image>", "<global-img>"
 END = "<end_of_utterance>"
@@ -85,7 +85,7 @@ def open_checkpoint(
     return model, checkpoint
 
 
-def framing(tokenizer: Any) -> Framing:
+def framing(tokenizer: Tokenizer | None) -> Framing:
     """Returns what the processor writes for a video, with the tokenizer's markers."""
     image, fake, whole = markers(tokenizer, _MARKERS)
     return Framing(
