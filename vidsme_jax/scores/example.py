@@ -49,7 +49,8 @@ def view(
         chosen = np.stack([np.asarray(targets)] * 2)
     log_p = np.log(p)
     of_target = np.take_along_axis(p, chosen[..., None], -1)
-    others = np.where(np.arange(p.shape[-1]) == chosen[..., None], 0.0, p)
+    is_target: np.ndarray = np.arange(p.shape[-1]) == chosen[..., None]
+    others = np.where(is_target, 0.0, p)
     rest = 1 - of_target[..., 0]
     below = np.where(p < p.max(-1, keepdims=True), log_p, -np.inf).max(-1)
     top = log_p.max(-1)
