@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from vidsme_jax import progress
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.canary import coding, key, marks, survival
-from vidsme_jax.canary.given import Given
+from vidsme_jax.canary.inputs import InputClip
 from vidsme_jax.canary.key import Key, Set
 from vidsme_jax.data.manifest_rows import Row
 from vidsme_jax.store import regular
@@ -66,7 +66,7 @@ class Variant(NamedTuple):
     seen: survival.Seen
 
 
-def look(given: Sequence[Given]) -> list[Clip]:
+def look(given: Sequence[InputClip]) -> list[Clip]:
     """Looks through all clips.
 
     Raises:
@@ -84,7 +84,7 @@ def look(given: Sequence[Given]) -> list[Clip]:
 
 
 def make(
-    given: Sequence[Given],
+    given: Sequence[InputClip],
     out: pathlib.Path,
     number: int,
     seed: int | None,

@@ -10,7 +10,7 @@ from vidsme_jax.data import names, sources
 from vidsme_jax.data.manifest_rows import Row
 
 
-class Given(NamedTuple):
+class InputClip(NamedTuple):
     """A clip.
 
     Attributes:
@@ -40,7 +40,7 @@ def check_folder(out: pathlib.Path) -> None:
         raise AuditError([f"{out} {held}; delete it, or take another --out"])
 
 
-def find(source: str, number: int) -> list[Given]:
+def find(source: str, number: int) -> list[InputClip]:
     """Returns the clips of a manifest, a folder, a pattern or one file.
 
     Args:
@@ -69,7 +69,7 @@ def find(source: str, number: int) -> list[Given]:
     if problems:
         raise AuditError(problems)
     taken = set[str]()
-    return [Given(_name(p.stem, taken), p, tuple(x)) for p, x in by_path.items()]
+    return [InputClip(_name(p.stem, taken), p, tuple(x)) for p, x in by_path.items()]
 
 
 def _name(stem: str, taken: set[str]) -> str:
