@@ -111,9 +111,7 @@ def rocs(
     ]
 
 
-def _points(
-    rates: dict[str, Any],
-) -> tuple[tuple[float, float, float | None, float | None], ...]:
+def _points(rates: dict[str, Any]) -> tuple[plots.Point, ...]:
     """Returns the TPRs that could be stated: FPR, TPR and the ends of its interval."""
     return tuple(
         (float(fpr), x["value"], x["low"], x["high"])
