@@ -157,7 +157,7 @@ def test_a_suspect_of_a_changed_question_is_exploratory(report):
 @pytest.mark.long
 def test_who_is_no_suspect_is_reported(report):
     member = report.table.id[np.flatnonzero(report.table.role == "members")[0]]
-    with pytest.raises(AuditError, match="is in the role members, no suspect"):
+    with pytest.raises(AuditError, match="has the role members and is no suspect"):
         report.suspect(member)
     near = report.metrics["suspects"]["rows"][0]["ids"][0]
     with pytest.raises(AuditError, match="is no suspect of this audit; did you mean"):

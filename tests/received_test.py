@@ -145,11 +145,11 @@ def test_records_that_are_no_files_or_too_large(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "line, text",
     [
-        (b"{", "no JSON"),
+        (b"{", "not JSON"),
         (b"[1]", "it must have cause, id, stage, video"),
-        (DEEP, "no JSON"),
-        (b"\0" * 99, "no JSON"),
-        (b'{"id": "\xff"}', "no JSON"),
+        (DEEP, "not JSON"),
+        (b"\0" * 99, "not JSON"),
+        (b'{"id": "\xff"}', "not JSON"),
         (b'{"id": 1, "video": "", "stage": "", "cause": ""}', "must be text"),
         (b'{"id": "", "video": "", "stage": "", "cause": "", "x": 1}', "nothing else"),
     ],
