@@ -169,7 +169,7 @@ def test_failures_that_are_none(tmp_path, line, text):
 
 def test_failures_in_one_endless_line_or_a_pipe(tmp_path, monkeypatch):
     path = tmp_path / "failures.jsonl"
-    monkeypatch.setattr(files, "_MOST", 1000)
+    monkeypatch.setattr(files, "_MAX_LINE", 1000)
     path.write_bytes(b"x" * 5000)
     with pytest.raises(AuditError, match="longer than 1000 bytes"):
         files.read_failures(path)

@@ -9,7 +9,6 @@ from vidsme_jax.evaluation.verdicts import p_is
 from vidsme_jax.wording import counted, printable
 
 _MAX_LINES = 20  # Of one kind; the files have all.
-_MAX_NAME = 100  # Characters of the name of a group.
 _MAX_CELL = 30  # Characters of the name of a comparison in the table.
 # What the blind AUC of a table is of; that of a figure is of all properties together.
 BLIND_AUC = "the property, or the family of properties, that separates most"
@@ -101,11 +100,6 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-
-
-def named(name: str) -> str:
-    """Returns the name of a group, printable and of bounded length."""
-    return printable(name, _MAX_NAME)
 
 
 def shortened(lines: Sequence[str], file: str) -> list[str]:
