@@ -1,4 +1,4 @@
-"""The clips that canary sets are made of, as far as that takes no decoder."""
+"""Finds the clips of canary sets, without decoding them."""
 
 import os
 import pathlib
@@ -11,12 +11,12 @@ from vidsme_jax.data.manifest_rows import Row
 
 
 class InputClip(NamedTuple):
-    """A clip.
+    """A clip to make a canary set of.
 
     Attributes:
-      name: Of its set; unique.
-      path: Of the file.
-      rows: That ask about it.
+      name: The name of its set; unique.
+      path: Its file.
+      rows: Its rows in the manifest.
     """
 
     name: str
@@ -25,47 +25,50 @@ class InputClip(NamedTuple):
 
 
 def check_folder(out: pathlib.Path) -> None:
-    """Refuses a folder that holds anything.
+    """Checks that a folder is empty or missing.
 
     Raises:
-      AuditError: It does, or is no folder.
+      AuditError: It is neither.
     """
     if (out / key.FILE).exists():
-        held = "holds the key of a canary set, which is never written over"
-        raise AuditError([f"{out} {held}; take another --out"])
+        problem = "holds the key of a canary set, which is never overwritten"
+        raise AuditError([f"--out: {out} {problem}; take another folder"])
     if out.exists() and not out.is_dir():
-        raise AuditError([f"{out} is no folder; take another --out"])
+        raise AuditError([f"--out: {out} is not a folder; take another one"])
     if out.exists() and any(out.iterdir()):
-        held = "is not empty and holds no key, so that no canary set was finished in it"
-        raise AuditError([f"{out} {held}; delete it, or take another --out"])
+        problem = "is not empty and holds no key: no canary set was finished in it"
+        raise AuditError([f"--out: {out} {problem}; delete it, or take another folder"])
 
 
 def find(source: str, number: int) -> list[InputClip]:
     """Returns the clips of a manifest, a folder, a pattern or one file.
 
     Args:
-      source: As an audit takes it.
-      number: Of variants of each.
+      source: A source as in `corpus.members`.
+      number: The number of variants of each clip.
 
     Raises:
-      AuditError: There is none, some are not there or not whole files, or they are too
-        many; lists every problem.
+      AuditError: There are none or too many, or some are missing or parts of files;
+        lists every problem.
     """
     found = sources.read(source, None, ())
     problems, by_path = list(found.problems), dict[pathlib.Path, list[Row]]()
     if sources.is_address(source):
-        raise AuditError([f"{source}: a prepared corpus has no files to mark"])
+        problem = "a dataset or a URL has no files to mark"
+        raise AuditError([f"--clips: {source}: {problem}; take a manifest or a folder"])
     for row in found.rows:
         path = pathlib.Path(os.path.abspath(row.folder / row.video))
         if row.segment is not None:
-            problems.append(f"{row.where}: a part of a video; cut it out first")
+            problem = "is a part of a video; cut it out first"
+            problems.append(f"{row.where}: {row.video} {problem}")
         elif not path.is_file():
             problems.append(f"{row.where}: no such file: {path}{names.near(path)}")
         else:
             by_path.setdefault(path, []).append(row)
     if number * len(by_path) > key.MOST:
-        made = f"{len(by_path)} clips of {number} variants"
-        problems.append(f"{made}: a key holds {key.MOST} variants at most")
+        made = f"{len(by_path)} clips with --variants {number}"
+        most = f"a key holds at most {key.MOST} variants"
+        problems.append(f"{made}: {most}; take fewer of either")
     if problems:
         raise AuditError(problems)
     taken = set[str]()
@@ -73,7 +76,7 @@ def find(source: str, number: int) -> list[InputClip]:
 
 
 def _name(stem: str, taken: set[str]) -> str:
-    """Returns a name that no other set has, also where case does not count."""
+    """Returns a name that no other set has, also if case is ignored."""
     name, count = stem, 1
     while name.casefold() in taken:
         count += 1
