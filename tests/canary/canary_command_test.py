@@ -202,8 +202,8 @@ def test_the_key_of_another_canary_set(made, run, tmp_path, monkeypatch, capsys)
     given = f"--key={tmp_path / 'out'}", f"--workdir={run}"
     problem = _problem(monkeypatch, capsys, *given)
     assert problem.endswith(
-        "none of its videos is one of the 6 variants of this key, which is that of "
-        "take the key of the variants audited"
+        "none of its videos is one of the 6 variants of this key; take the key of the "
+        "variants audited"
     )
     assert not list(run.glob("canary*"))
 
