@@ -129,7 +129,10 @@ def test_what_is_written_says_what_was_published_in_the_key_alone(sets):
         ]
         assert tuple(digests) == each.files
         published = out / "publish" / f"{each.name}.mp4"
-        assert hashlib.sha256(published.read_bytes()).hexdigest() == each.files[each.chosen]
+        assert (
+            hashlib.sha256(published.read_bytes()).hexdigest()
+            == each.files[each.chosen]
+        )
         its = [row for row in rows if row["source"] == each.name]
         assert [set(row) for row in its] == [{"id", "video", "source"}] * N
         # No count of links, date or size of a name tells.
