@@ -199,7 +199,7 @@ def scaled(
       height: Of the result.
       width: Of the result.
     """
-    found, wanted = [], set(indices)
+    found, wanted = list[UInt8[np.ndarray, "h w 3"]](), set(indices)
     with _opened(content) as opened:
         for index, frame in enumerate(_decoded(*opened)):
             if index in wanted:

@@ -71,7 +71,7 @@ def inspect(inputs: Sequence[InputClip]) -> list[Clip]:
     Raises:
       AuditError: Some cannot be written with a mark; lists each.
     """
-    clips, problems = [], []
+    clips, problems = list[Clip](), list[str]()
     for each in inputs:
         try:
             clips.append(Clip(*each, coding.inspect(each.path)))
@@ -237,7 +237,7 @@ def _write(
 
 def _lines(clip: Clip, number: int) -> Sequence[str]:
     """Returns the lines of a clip's variants in the manifest."""
-    lines = []
+    lines: list[str] = []
     for index in range(number):
         path = _path(pathlib.Path(), clip, index)
         for k, row in enumerate(clip.rows):

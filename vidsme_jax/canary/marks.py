@@ -82,7 +82,7 @@ def pattern(
       (108, 96)
     """
     cells = grid(secret, name, index, height, width)
-    planes = []
+    planes: list[Float[np.ndarray, "h w"]] = []
     for plane, (size, weight) in enumerate(
         [((height, width), 1.0), *[((height // 2, width // 2), COLOUR)] * 2]
     ):

@@ -142,11 +142,14 @@ def test(sets: Sequence[CanarySet], scores: Mapping[str, float]) -> list[Tested]
       >>> test([one], {"a": 0.1, "b": 0.5, "c": 0.2, "d": 0.3})[0].p
       0.25
     """
-    ranks, missing = [], []
+    ranks, missing = list[int](), list[int]()
     for each in sets:
         values = np.array([scores.get(x, np.nan) for x in each.files], np.float64)
         ranks.append(rank(values, each.chosen))
         missing.append(int(np.isnan(values).sum()))
     p_values = [r / len(each.files) for r, each in zip(ranks, sets, strict=True)]
     found = zip(sets, ranks, missing, p_values, holm(p_values), strict=True)
-    return [Tested(each.name, len(each.files), *results) for each, *results in found]
+    return [
+        Tested(each.name, len(each.files), above, lacking, p, adjusted)
+        for each, above, lacking, p, adjusted in found
+    ]

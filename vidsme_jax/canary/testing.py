@@ -100,7 +100,7 @@ def by_content(key: Key, table: ScoreTable, name: str) -> dict[str, float]:
     rows = collections.defaultdict[str, list[float]](list)
     for file, value in zip(table.cluster.tolist(), table.scores[name], strict=True):
         rows[file].append(sign * float(value))
-    found = {}
+    found: dict[str, float] = {}
     for each in key.sets:
         most = max((len(rows[file]) for file in each.files if file in rows), default=0)
         for file in each.files:

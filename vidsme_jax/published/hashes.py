@@ -111,7 +111,7 @@ class Pictures:
           ours: The hashes of the video's frames.
           most: The largest Hamming distance, in bits.
         """
-        theirs, found = np.frombuffer(self._hashes, np.uint64), []
+        theirs, found = np.frombuffer(self._hashes, np.uint64), list[tuple[int, int]]()
         for start in range(0, len(theirs), _AT_A_TIME):
             some = theirs[start : start + _AT_A_TIME]
             fewest = np.full(len(some), 64, np.uint8)

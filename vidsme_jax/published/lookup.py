@@ -92,7 +92,7 @@ def videos(manifest: str, *, root: str = "") -> list[Video]:
                 rows.append(entry)
     base = pathlib.Path(root).expanduser() if root else path.parent
     base = path if of_folder else base
-    made, problems = [], []
+    made, problems = list[Video](), list[str]()
     for number, cells in rows:
         row_keys = keys.of_row(cells)
         two = row_keys.get(keys.YOUTUBE, {})
@@ -137,7 +137,7 @@ def look_up(wanted: Sequence[Video], lists: Iterable[str]) -> dict[str, Any]:
       AuditError: Lists cannot be read; names all of them.
     """
     problems: list[str] = []
-    infos, hits = [], []
+    infos, hits = list[ListInfo](), list[Hit]()
     for name in dict.fromkeys(lists):
         try:
             info, found = _in_list(wanted, pathlib.Path(name).expanduser())
@@ -295,7 +295,7 @@ def _similar(
     wanted: Sequence[Video], pictures: Mapping[str, Pictures], name: str
 ) -> list[Hit]:
     """Returns the entries with a picture hash near that of a frame of a video."""
-    found = []
+    found: list[Hit] = []
     for kind, theirs in pictures.items():
         for video in wanted:
             if video.file is not None:
@@ -318,7 +318,7 @@ def _notes(
     kinds: collections.Counter[str], unspecific: int, left_out: int
 ) -> list[str]:
     """Returns notes on the kinds of keys in a list, and on entries left out."""
-    notes = []
+    notes: list[str] = []
     if unspecific:
         notes.append(
             f"{unspecific} of its first entries have names of digits alone or of fewer "

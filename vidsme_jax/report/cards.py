@@ -106,7 +106,7 @@ def of_curves(
     names = [each.score for each in every][:_MAX_SCORES]
     known = np.flatnonzero(table.role == role)
     tested = {name: suspect for suspect in suspects["rows"] for name in suspect["ids"]}
-    found = []
+    found: list[Card] = []
     for curve in curves:
         rows = np.flatnonzero(table.id == curve.id).tolist()
         row = rows[0] if rows else None
@@ -148,7 +148,7 @@ def _frames(curve: ClipCurve) -> list[tuple[int, bytes]]:
     if curve.thumbnails is None:
         return []
     shown = [curve.frame_indices[k] for k in plots.pictured(len(curve.frame_indices))]
-    found = []
+    found: list[tuple[int, bytes]] = []
     for number, picture in zip(shown, curve.thumbnails, strict=False):
         bgr = np.ascontiguousarray(picture[..., ::-1])
         try:

@@ -150,7 +150,7 @@ def aucs(
         for name in known
         if name in chosen
     ]
-    lines = {}
+    lines: dict[str, float] = {}
     if blind.get("auc") is not None:
         lines["without any model"] = blind["auc"]
     reference = compared.get("reference", {}).get(uncalibrated(declared[0]))

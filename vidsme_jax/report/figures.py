@@ -114,7 +114,7 @@ def write(
       own: Matches the names of files that may be removed.
     """
     folder.mkdir(exist_ok=True)
-    written, names = [], set()
+    written, names = list[tuple[Drawing, bytes]](), set[str]()
     for drawing in drawn:
         files: dict[str, bytes] = {}
         if drawing.figure is not None:
@@ -157,7 +157,7 @@ def pictures(
 
 def _rendered(drawing: Drawing) -> dict[str, bytes]:
     """Returns a figure as PNG, PDF and SVG, by suffix."""
-    contents, figure = {}, drawing.figure
+    contents, figure = dict[str, bytes](), drawing.figure
     assert figure is not None
     for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
         buffer = io.BytesIO()

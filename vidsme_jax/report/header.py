@@ -124,7 +124,7 @@ def _corpora(
     found: Mapping[str, Any], config: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
     """Returns one line per role with rows: their number and their sources."""
-    lines = []
+    lines: list[tuple[str, str]] = []
     for role, what in _ROLES.items():
         count = found["counts"][role]
         if not count["items"]:
@@ -159,7 +159,7 @@ def not_looked_at(
       failures: Of the rows without scores.
     """
     config = run.get("config", {})
-    texts = []
+    texts: list[str] = []
     slices = config.get("slices")
     if slices:
         lacking = [_SLICES[name] for name in SLICES if name not in slices]
@@ -184,7 +184,7 @@ def not_looked_at(
         )
     if text := _blind(found):
         texts.append(text)
-    if found.get("published") is None:
+    if found["published"] is None:
         texts.append("published lists of training data were not searched")
     if failures:
         texts.append(f"{counted(len(failures), 'row')} failed and have no scores")

@@ -96,7 +96,7 @@ def _statements(found: Mapping[str, Any]) -> list[str]:
 
 
 def _compared(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    headline, rows = found["headline"], []
+    headline, rows = found["headline"], list[tuple[str, ...]]()
     for name, compared in list(found["comparisons"].items())[:_MAX_COMPARISONS]:
         counts, blind = compared["counts"], compared["blind"]["auc"]
         rows.append(
@@ -120,7 +120,7 @@ def _families(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     declared = [headline, *([beside["score"]] if beside else [])]
     scores, larger = compared["scores"], found["larger_is_member"]
     every = representatives.of_scores(scores, larger, declared)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for family in every[:_MAX_FAMILIES]:
         score = scores[family.score]
         role = "headline" if family.score == headline else "exploratory"

@@ -128,7 +128,7 @@ def render(
 
     number = run.get("config", {}).get("report.num_permutations")
     shown = embedded(figures)
-    main, by_clip = [], {}
+    main, by_clip = Shown(), dict[int, tuple[Drawing, bytes]]()
     for drawing, svg in shown:
         of_clip = _CLIP.match(drawing.name)
         if of_clip and cards:
@@ -241,7 +241,7 @@ def fill(name: str, values: Callable[[Limits], dict[str, Any]], **more: Any) -> 
 
 def embedded(figures: Shown) -> Shown:
     """Returns figures for a page, without the SVGs beyond 2 MB in all."""
-    left, found = _MAX_PICTURES, []
+    left, found = _MAX_PICTURES, Shown()
     for drawing, svg in figures:
         if len(svg) > left:
             caption = f"{drawing.caption} See the folder figures: it is too large here."

@@ -176,7 +176,7 @@ def series(table: ScoreTable) -> list[Series]:
     """Returns all roles, then their largest groups, at most ten in all."""
     roles = [role for role in ROLES if (table.role == role).any()]
     found = [Series(NAMES[role], role, table.role == role) for role in roles]
-    inside = []
+    inside: list[tuple[int, int, str, str]] = []
     for role in roles:
         groups = np.unique(table.group[table.role == role], return_counts=True)
         for group, count in zip(*(each.tolist() for each in groups), strict=True):
@@ -288,7 +288,7 @@ def clip_curve(curve: ClipCurve) -> Figure:
     bottom = 0.44 if pictures else 0.2
     axes = figure.add_axes((0.13, bottom, 0.65, 0.96 - bottom))
     bare(axes)
-    ends = []
+    ends: list[tuple[float, str, str]] = []
     for values, label, colour, style in (
         (curve.natural, "natural order", "#0072B2", "o-"),
         (curve.reversed, "reversed", "#D55E00", "s--"),

@@ -130,7 +130,7 @@ def check(config: ConfigDict, asked: Asked | None = None) -> checks.Setup:
     Raises:
       AuditError: Lists every problem.
     """
-    problems, name = [], config.get("study")
+    problems, name = list[str](), config.get("study")
     if name not in rules.STUDIES:
         known = ", ".join(rules.STUDIES)
         near = nearest(str(name), rules.STUDIES)

@@ -177,7 +177,7 @@ def _largest_aucs(
     sums = np.stack([np.bincount(unit, weights=each) for each in ranks])
     true = label[first]
     rng = np.random.default_rng(SEED)
-    largest = []
+    largest: list[Float[np.ndarray, " shuffles"]] = []
     for start in range(0, _NUM_SHUFFLES, _CHUNK):
         labels = np.stack([rng.permutation(true) for _ in range(_CHUNK)], axis=1)
         if start == 0:

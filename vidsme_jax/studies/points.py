@@ -105,7 +105,7 @@ def _families(
                 "averages the K % largest or smallest rows, such as vid_sme"
             ]
         )
-    points, table = [], {}
+    points, table = list[Point](), dict[str, Score]()
     for score in families.values():
         for k in settings.studies.k:
             varied = dataclasses.replace(score, ratio=k / 100)

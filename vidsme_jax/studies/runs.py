@@ -27,7 +27,7 @@ def open_runs(setup: checks.Setup, workdir: pathlib.Path, writer: Writer) -> lis
     """
     if setup.settings.study not in SEVERAL:
         return [checks.open_run(setup, workdir, writer=writer)]
-    runs = []
+    runs: list[Run] = []
     for value in values(setup):
         if isinstance(value, int):
             name = counted(value, "frame")

@@ -72,7 +72,7 @@ def write(
 
 def summary(found: dict[str, Any]) -> list[str]:
     """Returns the result in a few lines, for the end of a run."""
-    lines, chances = [], []
+    lines, chances = list[str](), list[str]()
     for group, about in found["comparisons"].items():
         name = printable(group, _MAX_NAME)
         for what in ("declared", "best"):
