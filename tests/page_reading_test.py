@@ -66,11 +66,11 @@ def test_the_header_says_what_was_audited_and_what_was_not(made):
 
 def test_what_is_not_there_is_not_shown(tmp_path, monkeypatch):
     table = pages.table((40, 40, 0, 0), groups=("",))
-    none = dict.fromkeys(("published", "gate", "scope"))
+    none = dict.fromkeys(("published", "gate"))
     _, html = pages.write(tmp_path, monkeypatch, table=table, extra=none, run={})
     tags = pages.Tags(html)
     text = re.sub(r"\s+", " ", tags.named("body")[0]["text"])
-    for absent in ("Gate:", "Scope:", "Named in lists", "None", "Suspects "):
+    for absent in ("Gate:", "Named in lists", "None", "Suspects "):
         assert absent not in text, absent
     assert "published lists of training data were not searched" in text
     for said in ("Date not recorded", "Command not recorded", "Model not recorded"):
