@@ -237,7 +237,7 @@ def test_a_card_says_where_the_clip_stands(made):
     assert re.search(r"More member-like by vid_sme than \d+ of 25 calibration", said)
     assert "perplexity none not known" in said
     assert len(tags.inside(cards[0], "img")) == 6
-    assert "no p-value" in tags.named("main")[0]["text"]
+    assert "not a p-value" in tags.named("main")[0]["text"]
 
 
 def test_of_100_000_rows_the_page_is_below_5_mb(made):
