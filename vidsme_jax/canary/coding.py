@@ -191,14 +191,7 @@ def psnr(error: float) -> float:
 def scaled(
     content: Content, indices: Sequence[int], height: int, width: int
 ) -> UInt8[np.ndarray, "frames {height} {width} 3"]:
-    """Decodes pictures of a clip, scaled to a size.
-
-    Args:
-      content: The clip.
-      indices: The indices of the pictures, increasing.
-      height: Of the result.
-      width: Of the result.
-    """
+    """Decodes the pictures of a clip at increasing `indices`, scaled to a size."""
     found, wanted = list[UInt8[np.ndarray, "h w 3"]](), set(indices)
     with _opened(content) as opened:
         for index, frame in enumerate(_decoded(*opened)):
@@ -208,14 +201,7 @@ def scaled(
 
 
 def recoded(content: Content, height: int, width: int, crf: int) -> bytes:
-    """Returns a clip scaled and encoded as by a video platform.
-
-    Args:
-      content: The clip.
-      height: Of the result, even.
-      width: Of the result, even.
-      crf: The constant rate factor of x264.
-    """
+    """Returns a clip, scaled to even sides and encoded as by a video platform."""
     file = io.BytesIO()
     with (
         _opened(content) as (container, stream),

@@ -68,14 +68,8 @@ def pattern(
 ) -> Float[np.ndarray, "rows {width}"]:
     """Returns a mark for the planes of a picture, of mean 0.
 
-    Its root mean square in R, G and B of the picture is about 1.
-
-    Args:
-      secret: The secret of the key.
-      name: The name of the set.
-      index: The number of the variant.
-      height: Of the picture, even.
-      width: Of the picture, even.
+    Its root mean square in R, G and B of the picture is about 1. See `grid` for the
+    arguments; height and width must be even.
 
     Example:
       >>> pattern("0f", "a", 0, 72, 96).shape
@@ -100,13 +94,7 @@ def added(
 ) -> Int16[np.ndarray, "rows {width}"]:
     """Returns the difference between a variant and its clip, in 8-bit levels.
 
-    Args:
-      secret: The secret of the key.
-      name: The name of the set.
-      index: The number of the variant.
-      height: Of the picture, even.
-      width: Of the picture, even.
-      strength: The approximate root mean square in R, G and B.
+    It is `pattern` times `strength`, the approximate root mean square in R, G and B.
     """
     wave = strength * pattern(secret, name, index, height, width)
     return np.rint(wave).astype(np.int16)

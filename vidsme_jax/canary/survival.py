@@ -64,12 +64,7 @@ class Survival(NamedTuple):
 
 
 def see(path: pathlib.Path, clip: ClipInfo) -> Seen:
-    """Recodes a variant as a platform does, and measures it before and after.
-
-    Args:
-      path: The file of the variant.
-      clip: The properties of its clip.
-    """
+    """Recodes a variant of a clip as a platform does; measures it before and after."""
     scale = min(1.0, SIDE / min(clip.height, clip.width))
     height, width = (2 * round(scale * side / 2) for side in (clip.height, clip.width))
     times = np.arange(clip.frames, dtype=float)  # Only their number matters.

@@ -113,15 +113,7 @@ def by_content(key: Key, table: ScoreTable, name: str) -> dict[str, float]:
 def statement(
     tested: list[Tested], p: float, score: str, headline: str, alpha: float
 ) -> str:
-    """Returns the result in words.
-
-    Args:
-      tested: The result of each set.
-      p: Fisher's p-value over the sets.
-      score: The name of the score tested.
-      headline: The declared score.
-      alpha: The level.
-    """
+    """Returns the result in words; `p` is Fisher's over the sets, `alpha` the level."""
     sizes = sorted({each.variants for each in tested})
     of = f"{sizes[0]} variants" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     first = sum(each.rank == 1 for each in tested)
@@ -177,11 +169,7 @@ def _table(config: ConfigDict, workdir: pathlib.Path) -> tuple[ScoreTable, str, 
 def _check_scored(
     key: Key, values: Mapping[str, float], table: ScoreTable, workdir: pathlib.Path
 ) -> None:
-    """Checks that a run has scored the variants of a key.
-
-    Raises:
-      AuditError: It has scored none, or more than 10 % lack a score.
-    """
+    """Raises an `AuditError` if a run has not scored at least 90 % of the variants."""
     files = [file for each in key.sets for file in each.files]
     scored = sum(file in values for file in files)
     if not {*files} & {*table.cluster.tolist()}:
@@ -195,11 +183,7 @@ def _check_scored(
 
 
 def _stored(path: pathlib.Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Writes a result, unless the same exists, and returns the content of the file.
-
-    Raises:
-      AuditError: Another result exists.
-    """
+    """Writes a result unless it exists; raises an `AuditError` if another does."""
     before = sealed.read(path, dict.fromkeys(content, lambda value: True), _REMEDY)
     if before is None:
         return sealed.write(path, content)

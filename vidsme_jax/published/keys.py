@@ -169,10 +169,6 @@ def _is_random(text: str) -> bool:
     """Returns whether characters look random, as in 93 % of YouTube ids.
 
     A word such as `Holiday2019` rarely changes between kinds of characters.
-
-    Example:
-      >>> _is_random("dQw4w9WgXcQ"), _is_random("Holiday2019")
-      (True, False)
     """
     plain = text.replace("_", "").replace("-", "")
     kinds = ["s" if c.islower() else "C" if c.isupper() else "0" for c in plain]
@@ -181,12 +177,7 @@ def _is_random(text: str) -> bool:
 
 
 def _address(text: str) -> str:
-    """Returns a normalised URL, without the parts that do not identify the video.
-
-    Example:
-      >>> _address("https://www.A.org/v/?utm_source=x&id=1")
-      'a.org/v?id=1'
-    """
+    """Returns a normalised URL, without the parts that do not identify the video."""
     whole, _, inside = text.partition("://")[2].partition("#")
     host, _, rest = whole.partition("/")
     path, _, query = rest.partition("?")

@@ -129,6 +129,7 @@ def content(results: Results, declared: Declared | None) -> dict[str, Any]:
     """Returns the content of `metrics.json`; writes nothing."""
     table, evaluation, run = results.table, results.evaluation, results.run
     result, control = _declared_result(results), results.control
+    config = run.get("config", {})
     if declared is not None:
         result["statement"] = f"{declared.mark}{result['statement']}"
     return {
@@ -147,11 +148,11 @@ def content(results: Results, declared: Declared | None) -> dict[str, Any]:
         ),
         "scope": scope.scope(
             list(table.scores),
-            _slices(run),
+            [name for name in SLICES if name in config.get("slices", SLICES[:1])],
             headline=results.headline,
             reference=bool(table.reference),
             suspects=results.suspects,
-            greedy=run.get("config", {}).get("response") == "greedy",
+            greedy=config.get("response") == "greedy",
         ),
         "larger_is_member": table.larger_is_member,
         "intervals": evaluation["intervals"],
@@ -168,12 +169,6 @@ def content(results: Results, declared: Declared | None) -> dict[str, Any]:
         "notes": list(results.notes),
         "kernels": run.get("device", {}).get("kernels", {}),
     }
-
-
-def _slices(run: dict[str, Any]) -> list[str]:
-    """Returns the slices that a run has scored, in the order of `SLICES`."""
-    slices = run.get("config", {}).get("slices", SLICES[:1])
-    return [name for name in SLICES if name in slices]
 
 
 def _declared_result(results: Results) -> dict[str, Any]:

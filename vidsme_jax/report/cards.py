@@ -90,15 +90,7 @@ def of_curves(
     beside: str,
     suspects: dict[str, Any],
 ) -> list[Card]:
-    """Returns the cards of some clips, in their order.
-
-    Args:
-      curves: The clips.
-      table: The scores.
-      headline: The headline score.
-      beside: The further score; "" for none.
-      suspects: The result of `suspects.suspects`.
-    """
+    """Returns the cards of clips, in their order; see `figures.draw`."""
     calibrated = (table.role == "calibration").any()
     role = "calibration" if calibrated else "nonmembers"
     declared = [headline, *([beside] if beside else [])]

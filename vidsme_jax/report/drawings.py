@@ -176,14 +176,7 @@ def aucs(
 def growth(
     stem: str, title: str, growth: dict[str, Any], headline: str
 ) -> list[Drawing]:
-    """Draws the p-values of random subsets of the sources.
-
-    Args:
-      stem: Of the files.
-      title: Of the figure.
-      growth: The result of `growth.growth`.
-      headline: The score.
-    """
+    """Draws the p-values of random subsets of the sources; see `growth.growth`."""
     curve = growth["curve"]
     points = [(min(x["members"], x["nonmembers"]), x["p"]) for x in curve]
     caption = (
@@ -241,32 +234,30 @@ def _curve(
     label = f"{plots.plain(score)}, AUC {metrics.auc(member, nonmember):.2f}"
     band = None
     if banded:
-        roles = which.members, which.nonmembers
-        units = (table.units[rows][~np.isnan(values[rows])] for rows in roles)
-        band = _band(member, nonmember, *map(intervals.effective, units))
+        first, second = (
+            intervals.effective(table.units[rows][~np.isnan(values[rows])])
+            for rows in (which.members, which.nonmembers)
+        )
+        band = _band(member, nonmember, (first, second))
     return plots.Curve(label, curve.fpr, curve.tpr, band)
 
 
 def _band(
     members: Float[np.ndarray, " members"],
     nonmembers: Float[np.ndarray, " nonmembers"],
-    first: int,
-    second: int,
+    sources: tuple[int, int],
 ) -> plots.Band | None:
     """Returns the 95 % interval of the TPR by FPR; None if there are too few sources.
 
-    Args:
-      members: Scores, larger = member.
-      nonmembers: Likewise.
-      first: The effective number of sources of members.
-      second: Of non-members.
+    `sources` are the effective numbers of sources of members and of non-members.
     """
-    if intervals.too_few((first, second), (first, second)):
+    if intervals.too_few(sources, sources):
         return None
-    rates = np.concatenate([np.geomspace(1 / second, 0.1, 16), np.linspace(0.1, 1, 19)])
-    rates = np.unique(rates[rates >= 1 / second - 1e-12])
+    least = 1 / sources[1]
+    rates = np.concatenate([np.geomspace(least, 0.1, 16), np.linspace(0.1, 1, 19)])
+    rates = np.unique(rates[rates >= least - 1e-12])
     ends = [
-        intervals.rate_at_quantile(members, nonmembers, (first, second), float(rate))
+        intervals.rate_at_quantile(members, nonmembers, sources, float(rate))
         for rate in rates
     ]
     low, high = np.array(ends).T

@@ -136,12 +136,7 @@ def write(
 def pictures(
     folder: pathlib.Path, written: list[tuple[Drawing, bytes]]
 ) -> tuple[Picture, ...]:
-    """Returns the figures of `write` that could be drawn, for a notebook.
-
-    Args:
-      folder: Of their files.
-      written: The result of `write`.
-    """
+    """Returns the figures of `write` that could be drawn, for a notebook."""
     return tuple(
         Picture(
             name=drawing.name,

@@ -127,24 +127,13 @@ def write_parquet(path: pathlib.Path, table: pa.Table) -> None:
 
 
 def write_table(stem: pathlib.Path, table: pa.Table, texts: Sequence[str]) -> None:
-    """Writes a table as `.parquet` and `.csv`, with all digits.
-
-    Args:
-      stem: The path of both without suffix.
-      table: The table.
-      texts: The columns of untrusted text, which `as_text` protects in the CSV file.
-    """
+    """Writes a table as `.parquet` and `.csv`, with all digits; see `as_csv`."""
     write_parquet(stem.with_suffix(".parquet"), table)
     write_atomically(stem.with_suffix(".csv"), as_csv(table, texts))
 
 
 def as_csv(table: pa.Table, texts: Sequence[str]) -> bytes:
-    """Returns a table as CSV, with all digits.
-
-    Args:
-      table: The table.
-      texts: The columns of untrusted text, which `as_text` protects.
-    """
+    """Returns a table as CSV, with all digits; `texts` are columns for `as_text`."""
     for name in texts:
         harmless = [as_text(text) for text in table.column(name).to_pylist()]
         place = table.column_names.index(name)

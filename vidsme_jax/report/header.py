@@ -73,12 +73,7 @@ def plain(found: Mapping[str, Any]) -> str:
 
 
 def facts(found: Mapping[str, Any], run: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns what was audited, as pairs of a term and its text.
-
-    Args:
-      found: The content of `metrics.json`.
-      run: The content of `config.json`.
-    """
+    """Returns what was audited, as pairs of a term and its text."""
     model, prints = run.get("model", {}), run.get("fingerprints", {})
     config, versions = run.get("config", {}), run.get("versions", {})
     rows = [
@@ -151,13 +146,7 @@ def _short(source: Any) -> str:
 def not_looked_at(
     found: Mapping[str, Any], run: Mapping[str, Any], failures: Sequence[Failure]
 ) -> list[str]:
-    """Returns what a reader might take for granted and this audit has not done.
-
-    Args:
-      found: The content of `metrics.json`.
-      run: The content of `config.json`.
-      failures: Of the rows without scores.
-    """
+    """Returns what a reader might take for granted and this audit has not done."""
     config = run.get("config", {})
     texts: list[str] = []
     slices = config.get("slices")

@@ -105,13 +105,7 @@ def _flatten(element: ElementTree.Element) -> None:
 
 
 def _rewrite_attributes(element: ElementTree.Element, name: str, ids: set[str]) -> None:
-    """Replaces styles by attributes and colours by variables; drops unused ids.
-
-    Args:
-      element: Changed in place.
-      name: The prefix of all ids.
-      ids: Those that are referred to.
-    """
+    """Replaces styles by attributes and colours by variables; drops all but `ids`."""
     found = dict(element.attrib)
     element.attrib.clear()
     style = found.pop("style", "")

@@ -114,12 +114,7 @@ def p_by_number(
 
 
 def _spaced(numbers: Sequence[int]) -> list[int]:
-    """Returns the numbers whose digits do not overlap on a logarithmic axis.
-
-    Example:
-      >>> _spaced([2, 4, 5, 10])
-      [2, 5, 10]
-    """
+    """Returns the numbers whose digits do not overlap on a logarithmic axis."""
     spaced = [numbers[-1]]
     for number in reversed(numbers):
         if number * 1.7 <= spaced[-1]:

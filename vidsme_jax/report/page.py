@@ -99,17 +99,12 @@ def render(
     def values(limits: Limits) -> dict[str, Any]:
         names = _largest(compared, limits.comparisons)
         boxes = [compared[name] for name in names]
-        of_suspects = found["suspects"]
-        if of_suspects["exchangeable"]:
-            others = suspects.CALLED[of_suspects["calibration"]["role"]]
-            boxes.append(
-                {
-                    "blind": of_suspects["exchangeable"],
-                    "apart": of_suspects["apart"],
-                    "left_out": of_suspects["left_out"],
-                    "description": f"suspects and {others}",
-                }
-            )
+        tested = found["suspects"]
+        if tested["exchangeable"]:
+            others = suspects.CALLED[tested["calibration"]["role"]]
+            box = {name: tested[name] for name in ("apart", "left_out")}
+            box |= {"blind": tested["exchangeable"]}
+            boxes.append(box | {"description": f"suspects and {others}"})
         larger = found["larger_is_member"]
         scores = {name: compared[name]["scores"] for name in names}
         return {

@@ -26,6 +26,7 @@ NAMES = {role: role.replace("non", "non-") for role in ROLES}
 INK, PALE = "#222222", "#999999"
 SIZE = 9  # Points.
 TEXT: dict[str, Any] = {"fontsize": SIZE, "color": INK}
+_POINT: dict[str, Any] = {"fmt": "D", "markersize": 4, "capsize": 3}
 _MAX_HISTOGRAMS = 10
 _MAX_VERTICES = 600
 _MAX_LABEL = 28
@@ -64,7 +65,6 @@ class Curve:
 
 @functools.cache
 def _drawable() -> frozenset[int]:
-    """Returns the code points that the font can draw."""
     font = font_manager.findfont("DejaVu Sans")
     return frozenset(font_manager.get_font(font).get_charmap())
 
@@ -119,16 +119,8 @@ def roc(curves: list[Curve], num_nonmembers: int, *, logarithmic: bool) -> Figur
         for at, value, *ends in curve.points if logarithmic else ():
             bars = [0.0 if x is None else abs(value - x) for x in ends]
             bars[0] = min(bars[0], value - low)  # Down to the edge of the axes.
-            error: dict[str, Any] = {"yerr": [[max(0.0, x)] for x in bars]}
-            axes.errorbar(
-                at,
-                max(value, low),
-                fmt="D",
-                markersize=4,
-                capsize=3,
-                color=INK,
-                **error,
-            )
+            error = np.maximum(bars, 0.0)[:, None]
+            axes.errorbar(at, max(value, low), error, color=INK, **_POINT)
     if logarithmic:
         axes.axvspan(low, resolution, color="#eeeeee", zorder=0, linewidth=0)
         axes.set(xscale="log", yscale="log")

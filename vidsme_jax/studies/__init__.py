@@ -123,10 +123,6 @@ def run(
 def check(config: ConfigDict, asked: Asked | None = None) -> checks.Setup:
     """Checks a configuration as an audit does, and that its study is possible.
 
-    Args:
-      config: See `settings.RULES`.
-      asked: The result of `asking.ask`, if the configuration was checked before.
-
     Raises:
       AuditError: Lists every problem.
     """
@@ -189,13 +185,7 @@ def _of_runs(setup: checks.Setup, opened: Sequence[Run]) -> list[Sheet]:
 
 
 def _sheet(setup: checks.Setup, run: Run, value: int | str) -> Sheet:
-    """Returns the scores of an audit with the settings of a run.
-
-    Args:
-      setup: Of the study.
-      run: One of its runs.
-      value: Of the setting that the study varies.
-    """
+    """Returns the scores of an audit with the settings of a run, which has `value`."""
     declared = run.settings.video == setup.settings.video
     profile = setup.settings.profile
     motion = tables.measured(setup.items, run.store)

@@ -28,12 +28,7 @@ _ENDS = "Bars: 95 % intervals over videos. "
 
 
 def draw(found: dict[str, Any], headline: str) -> list[Drawing]:
-    """Draws a study; nothing if no point has an AUC.
-
-    Args:
-      found: The content of `study.json`.
-      headline: The score declared in advance.
-    """
+    """Draws a study by its `study.json`; nothing if no point has an AUC."""
     names = list(found["comparisons"])[:_MAX_PANELS]
     panels = [
         [p for p in found["points"] if p["comparison"] == n and p["auc"] is not None]
@@ -51,14 +46,7 @@ def draw(found: dict[str, Any], headline: str) -> list[Drawing]:
 
 
 def _lines(names: list[str], panels: Panels, along: str, of: Sequence[str]) -> Figure:
-    """Draws AUC over one coordinate, a line for each value of others.
-
-    Args:
-      names: Of the comparisons.
-      panels: Their rows.
-      along: The coordinate of the horizontal axis.
-      of: The fields whose values have a line each.
-    """
+    """Draws AUC over a coordinate, `along`; a line for each value of fields `of`."""
     figure, grid = _panels(names, width=3.2, height=3.2)
     labels = {tuple(row[key] for key in of): None for rows in panels for row in rows}
     shown = dict(zip(list(labels)[:_MAX_LINES], _STYLES, strict=False))

@@ -11,13 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vidsme_jax import scores
-from vidsme_jax.base import (
-    AuditError,
-    Item,
-    MotionStatistics,
-    ScoredClip,
-    ScoreTable,
-)
+from vidsme_jax.base import AuditError, Item, MotionStatistics, ScoredClip, ScoreTable
 from vidsme_jax.scores import statistics, tables
 from vidsme_jax.scores.profile import Profile, Score, tail_mean
 from vidsme_jax.settings import views
