@@ -244,8 +244,7 @@ def _in_list(wanted: Sequence[Video], path: pathlib.Path) -> tuple[ListInfo, lis
                 for video, sure in index.get((kind, key), ()):
                     common[video.video, kind, key] += 1
                     if common[video.video, kind, key] <= (_MOST if sure else _COMMON):
-                        hit = Hit(*video[:2], name, entry.row, kind, sure, key)
-                        hits.append(hit)
+                        hits.append(Hit(*video[:2], name, entry.row, kind, sure, key))
                     else:
                         left_out += 1
     before = len(hits)
@@ -279,8 +278,7 @@ def _index(
 
     A YouTube id is also compared with other ids as a weak key, and the reverse.
     """
-    index: dict[tuple[str, str], list[tuple[Video, bool]]]
-    index = collections.defaultdict(list)
+    index = collections.defaultdict[tuple[str, str], list[tuple[Video, bool]]](list)
     for video in wanted:
         for kind, of_kind in video.keys.items():
             for key in of_kind:

@@ -110,7 +110,7 @@ def of_curves(
             Card(
                 curve=curve,
                 video="" if row is None else str(table.video[row]),
-                role=plots.NAMES.get(curve.role, curve.role).removesuffix("s"),
+                role=plots.NAMES[curve.role].removesuffix("s"),
                 group="" if row is None else str(table.group[row]),
                 compared_with=compared_with,
                 places=[]

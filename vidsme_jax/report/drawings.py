@@ -208,8 +208,7 @@ def _by_number(
     level: float,
     what: str,
 ) -> Drawing:
-    smallest = min(p for _, p in points)
-    figure = overview.p_by_number(points, level, what, smallest)
+    figure = overview.p_by_number(points, level, what)
     values = "; ".join(f"{number}: {p_is(p)}" for number, p in points)
     return Drawing(stem, figure, title, caption, f"By the number of {what}: {values}.")
 
@@ -291,7 +290,7 @@ def distributions(table: ScoreTable, headline: str) -> list[Drawing]:
 def clip(curve: ClipCurve, name: str, title: str) -> list[Drawing]:
     """Draws the entropies of a clip by frame; in the files, with its frames."""
     caption = (
-        f"Clip {curve.id} ({plots.NAMES.get(curve.role, curve.role)}), headline score "
+        f"Clip {curve.id} ({plots.NAMES[curve.role]}), headline score "
         f"{curve.score:.4g}. Mean Sharma-Mittal entropy of the rows of each frame"
     )
     if curve.reversed is None:

@@ -79,22 +79,19 @@ def _named(bar: Bar) -> str:
     return f"{label} ({bar.role})" if bar.role else label
 
 
-def p_by_number(
-    points: Sequence[tuple[int, float]], alpha: float, what: str, smallest: float
-) -> Figure:
+def p_by_number(points: Sequence[tuple[int, float]], alpha: float, what: str) -> Figure:
     """Draws the median p of random subsets by their size.
 
     Args:
       points: Sizes, ascending, each with its p; the last is the whole set.
       alpha: The level of the test.
       what: What is counted, for the axis.
-      smallest: The smallest p to be shown.
     """
     figure = Figure(figsize=(4.6, 3.2), layout="constrained")
     axes = figure.subplots()
     plots.bare(axes)
     numbers, p_values = zip(*points, strict=True)
-    floor = min(alpha, smallest, *p_values)
+    floor = min(alpha, *p_values)
     axes.axhline(alpha, color="#D55E00", linestyle="--", linewidth=1.4)
     axes.plot(numbers, p_values, "o-", color="#0072B2", markersize=4)
     axes.plot(numbers[-1:], p_values[-1:], "D", color=INK, markersize=6)
