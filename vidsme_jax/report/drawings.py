@@ -144,7 +144,7 @@ def aucs(
     rest = [name for name in known if name not in declared]
     rest.sort(key=lambda name: -abs(scores[name]["auc"]["value"] - 0.5))
     chosen = set(rest[: overview.MAX_BARS - len(declared)]) | set(declared)
-    roles = dict(zip(declared, ("headline", "beside"), strict=False))
+    roles = dict(zip(declared, ("headline", "further score"), strict=False))
     shown = [
         overview.Bar(name, scores[name]["auc"], roles.get(name, ""))
         for name in known

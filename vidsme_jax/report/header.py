@@ -52,7 +52,7 @@ _PLAIN = {
 _SET_FOUND = (
     "Together the suspects rank higher than clips known not to be members do by "
     "chance. That is a sign that the model knows them, if the two are alike in all "
-    "other respects; it proves no use, and does not say of which video."
+    "other respects; it proves no use, and does not show which video was used."
 )
 _SET_NOT_FOUND = (
     "No sign that the suspects as a set rank higher than clips known not to be "

@@ -38,7 +38,7 @@ RATES_OF_ERROR = (
 )
 RATES_OF_SUSPECTS = (
     "Rates of error, if suspects that were not used and {calibration} are alike: a set "
-    "of which nothing was used is found in at most {alpha:g} % of audits, and of the "
+    "without any used video is found in at most {alpha:g} % of audits, and of the "
     "suspects listed at most {fdr:g} % are expected not to have been used."
 )
 _MAX_BYTES = 5_000_000  # Of a page.

@@ -97,7 +97,7 @@ def scope(
             kind = f"membership inference by {_SLICES[name]}"
             not_run[kind] = "not chosen (config.slices)"
     if not reference:
-        not_run[_CALIBRATED] = "none was given (config.reference)"
+        not_run[_CALIBRATED] = "none was given (config.reference.checkpoint)"
     return {
         "statement": _STATEMENT,
         "run": [{"name": name, "what": what} for name, what in run.items()],

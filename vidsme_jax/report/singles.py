@@ -107,10 +107,10 @@ def _statement(about: Suspect, of_all: str, called: str) -> str:
         )
     listed = "is listed" if about.listed else "is not listed"
     return (
-        f"{value}: {p_is(about.p)}, against {called} from "
-        f"{counted(about.sources, 'source')}, of which none can give less than "
-        f"{about.smallest_p:.2g}. Among {counted(about.suspects, 'suspect')} that were "
-        f"tested together it {listed} at a false discovery rate of {about.fdr:g} "
+        f"{value}: {p_is(about.p)}, compared with {called} from "
+        f"{counted(about.sources, 'source')} (the smallest possible p is "
+        f"{about.smallest_p:.2g}). Among {counted(about.suspects, 'suspect')} tested "
+        f"together it {listed} at a false discovery rate of {about.fdr:g} "
         f"(adjusted {p_is(about.adjusted_p)}); the first p counts only for a video "
         f"that was named before any score was seen. "
         f"{ASSUMPTION.format(calibration=called)}"
