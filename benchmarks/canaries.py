@@ -24,9 +24,8 @@ import numpy as np
 from scipy import stats
 
 from vidsme_jax import audit, settings
-from vidsme_jax.canary import given as clips_given
+from vidsme_jax.canary import inputs, making, ranks, testing
 from vidsme_jax.canary import key as keys
-from vidsme_jax.canary import making, ranks, testing
 from vidsme_jax.commands.finished import run_record
 from vidsme_jax.demo import clips, drawing
 from vidsme_jax.finetune import options, training
@@ -148,7 +147,7 @@ def main() -> int:
     else:
         shutil.rmtree(out, ignore_errors=True)
         key = making.make(
-            clips_given.find(str(manifest), given.variants),
+            inputs.find(str(manifest), given.variants),
             *(out, given.variants, given.seed, 2),
         )
     kept = [each.survival for each in key.sets]

@@ -55,8 +55,8 @@ def test_bars_and_points_out_of_the_usual_are_drawn():
     figures = [
         overview.bars(shown, {"without any model": 0.9, "reference model": 0.5}),
         overview.bars(shown[:1], {}),
-        overview.p_by_number([(7, 1.0)], 0.05, "suspects", 1.0),
-        overview.p_by_number([(1, 0.5), (2, 1e-7)], 0.05, "suspects", 1e-7),
+        overview.p_by_number([(7, 1.0)], 0.05, "suspects"),
+        overview.p_by_number([(1, 0.5), (2, 1e-7)], 0.05, "suspects"),
     ]
     for figure in figures:
         assert inline.svg(figure, "a", "t", "d").startswith(b"<svg ")

@@ -9,7 +9,7 @@ import pytest
 from report_test import NASTY, _table, _write
 from vidsme_jax.base import AuditError
 from vidsme_jax.evaluation import suspects
-from vidsme_jax.report import files, found, notebook
+from vidsme_jax.report import audit_report, files, notebook
 from vidsme_jax.report.notebook import Picture
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -20,7 +20,7 @@ def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebook") / "run"
     table = _table((22, 22, 22, 24), groups=("", NASTY))
     metrics, _ = _write(folder, table)
-    return found.AuditReport(
+    return audit_report.AuditReport(
         workdir=folder, table=table, metrics=metrics, failures=(), digest="d" * 64
     )
 
@@ -95,7 +95,7 @@ def test_with_pandas_the_frame_is_that_of_the_file(report, monkeypatch):
         files, "scores_of", lambda table: (Columns(whole(table)[0]), ())
     )
     monkeypatch.setitem(sys.modules, "pandas", sys)
-    new = found.AuditReport(**{x: getattr(report, x) for x in _FIELDS})
+    new = audit_report.AuditReport(**{x: getattr(report, x) for x in _FIELDS})
     names, rows = new.frame()
     assert names[:4] == ["id", "video", "role", "group"] and "vid_sme" in names
     assert rows == len(report.table.id)
@@ -133,7 +133,7 @@ def test_a_suspect_has_what_the_report_says_of_it(report):
 def _changed(report, **changes):
     metrics = report.metrics | {"suspects": report.metrics["suspects"] | changes}
     values = {x: getattr(report, x) for x in _FIELDS} | {"metrics": metrics}
-    return found.AuditReport(**values)
+    return audit_report.AuditReport(**values)
 
 
 def test_a_suspect_that_was_not_tested_has_no_p(report):
@@ -151,14 +151,14 @@ def test_a_suspect_of_a_changed_question_is_exploratory(report):
     name = report.metrics["suspects"]["rows"][0]["video"]
     metrics = report.metrics | {"declaration": {"exploratory": True}}
     values = {x: getattr(report, x) for x in _FIELDS} | {"metrics": metrics}
-    said = str(found.AuditReport(**values).suspect(name))
+    said = str(audit_report.AuditReport(**values).suspect(name))
     assert said.startswith("Changed after the results: exploratory. ")
 
 
 @pytest.mark.long
 def test_who_is_no_suspect_is_reported(report):
     member = report.table.id[np.flatnonzero(report.table.role == "members")[0]]
-    with pytest.raises(AuditError, match="is in the role members, no suspect"):
+    with pytest.raises(AuditError, match="has the role members and is no suspect"):
         report.suspect(member)
     near = report.metrics["suspects"]["rows"][0]["ids"][0]
     with pytest.raises(AuditError, match="is no suspect of this audit; did you mean"):

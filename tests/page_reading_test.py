@@ -66,11 +66,11 @@ def test_the_header_says_what_was_audited_and_what_was_not(made):
 
 def test_what_is_not_there_is_not_shown(tmp_path, monkeypatch):
     table = pages.table((40, 40, 0, 0), groups=("",))
-    none = dict.fromkeys(("published", "gate", "scope"))
+    none = dict.fromkeys(("published", "gate"))
     _, html = pages.write(tmp_path, monkeypatch, table=table, extra=none, run={})
     tags = pages.Tags(html)
     text = re.sub(r"\s+", " ", tags.named("body")[0]["text"])
-    for absent in ("Gate:", "Scope:", "Named in lists", "None", "Suspects "):
+    for absent in ("Gate:", "Named in lists", "None", "Suspects "):
         assert absent not in text, absent
     assert "published lists of training data were not searched" in text
     for said in ("Date not recorded", "Command not recorded", "Model not recorded"):
@@ -237,7 +237,7 @@ def test_a_card_says_where_the_clip_stands(made):
     assert re.search(r"More member-like by vid_sme than \d+ of 25 calibration", said)
     assert "perplexity none not known" in said
     assert len(tags.inside(cards[0], "img")) == 6
-    assert "no p-value" in tags.named("main")[0]["text"]
+    assert "not a p-value" in tags.named("main")[0]["text"]
 
 
 @pytest.mark.long

@@ -145,11 +145,11 @@ def test_records_that_are_no_files_or_too_large(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "line, text",
     [
-        (b"{", "no JSON"),
+        (b"{", "not JSON"),
         (b"[1]", "it must have cause, id, stage, video"),
-        (DEEP, "no JSON"),
-        (b"\0" * 99, "no JSON"),
-        (b'{"id": "\xff"}', "no JSON"),
+        (DEEP, "not JSON"),
+        (b"\0" * 99, "not JSON"),
+        (b'{"id": "\xff"}', "not JSON"),
         (b'{"id": 1, "video": "", "stage": "", "cause": ""}', "must be text"),
         (b'{"id": "", "video": "", "stage": "", "cause": "", "x": 1}', "nothing else"),
     ],
@@ -169,7 +169,7 @@ def test_failures_that_are_none(tmp_path, line, text):
 
 def test_failures_in_one_endless_line_or_a_pipe(tmp_path, monkeypatch):
     path = tmp_path / "failures.jsonl"
-    monkeypatch.setattr(files, "_MOST", 1000)
+    monkeypatch.setattr(files, "_MAX_LINE", 1000)
     path.write_bytes(b"x" * 5000)
     with pytest.raises(AuditError, match="longer than 1000 bytes"):
         files.read_failures(path)

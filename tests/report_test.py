@@ -457,7 +457,7 @@ def test_a_large_corpus_gives_a_small_page(tmp_path):
 
 @pytest.mark.long
 def test_rates_of_error_are_those_of_what_the_report_has(tmp_path):
-    of_set = "a set of which nothing was used is found in at most 5 % of audits, and of"
+    of_set = "a set without any used video is found in at most 5 % of audits, and of"
     for counts, verdicts, tested in (
         ((40, 40, 20, 20), True, True),
         ((40, 40, 0, 0), True, False),

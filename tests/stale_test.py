@@ -228,7 +228,7 @@ def test_a_study_leaves_it_out_of_every_sheet(study, corpus):
     with pytest.raises(AuditError) as caught:
         studies.run(config, where)
     assert caught.value.problems[0] == (
-        "nothing is left to compare: of the members 2 videos could be scored, of the "
-        "nonmembers 0"
+        "nothing is left to compare: 2 videos of config.corpus.members and 0 of "
+        "config.corpus.nonmembers were scored; both need some"
     )
     assert len(caught.value.problems) == 4

@@ -10,7 +10,7 @@ from vidsme_jax import report, scores, settings
 from vidsme_jax.base import Failure, ScoreTable
 from vidsme_jax.evaluation import metrics, suspects, validity
 from vidsme_jax.report import curves
-from vidsme_jax.report.found import AuditReport
+from vidsme_jax.report.audit_report import AuditReport
 from vidsme_jax.run import (
     asking,
     checks,

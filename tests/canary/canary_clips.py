@@ -6,7 +6,7 @@ import pathlib
 import av
 import numpy as np
 
-from vidsme_jax.canary import given, making
+from vidsme_jax.canary import inputs, making
 from vidsme_jax.demo import drawing
 
 
@@ -77,4 +77,4 @@ def packets(path: pathlib.Path) -> list[bytes]:
 
 def made(source: pathlib.Path, out: pathlib.Path, number: int, seed: int | None = 5):
     """Makes canary sets, on one thread."""
-    return making.make(given.find(str(source), number), out, number, seed, 1)
+    return making.make(inputs.find(str(source), number), out, number, seed, 1)

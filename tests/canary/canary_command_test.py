@@ -99,7 +99,10 @@ def _problem(monkeypatch, capsys, *given):
 def test_what_to_do_is_said(made):
     folder, said = made
     found = key.read(folder / "out/key.json")
-    assert said.count("PSNR 40.") == SETS and said.count("8 of 8 are nearest") == SETS
+    assert (
+        said.count("PSNR at least 40.") == SETS
+        and said.count("8 of 8 are identified") == SETS
+    )
     assert f"SHA-256 of key.json = {found.digest}" in said
     assert "anyone who guesses that number" in said
     assert re.search("Keep .*key.json and the variants secret", said)
@@ -155,7 +158,7 @@ def test_another_score_is_said_to_be_one(made, run):
     said = canary_command.test(
         made[0] / "out", Workdir.at(run), "response_min_k_prob_0"
     )
-    assert "The headline that was declared is response_loss" in said
+    assert "The declared headline is response_loss" in said
     assert not json.loads((run / "canary-response_min_k_prob_0.json").read_text())[
         "declared"
     ]
@@ -204,8 +207,8 @@ def test_the_key_of_another_canary_set(made, run, tmp_path, monkeypatch, capsys)
     given = f"--key={tmp_path / 'out'}", f"--workdir={run}"
     problem = _problem(monkeypatch, capsys, *given)
     assert problem.endswith(
-        "none of its videos is one of the 6 variants of this key, which is that of "
-        "another canary set"
+        "none of its videos is one of the 6 variants of this key; take the key of the "
+        "variants audited"
     )
     assert not list(run.glob("canary*"))
 
@@ -304,7 +307,7 @@ def test_nothing_is_written_over(made, tmp_path, monkeypatch, capsys):
     files = {p: p.read_bytes() for p in (folder / "out").rglob("*") if p.is_file()}
     given = f"--clips={folder / 'clips'}", f"--out={folder / 'out'}"
     problem = _problem(monkeypatch, capsys, *given)
-    assert "holds the key of a canary set, which is never written over" in problem
+    assert "holds the key of a canary set, which is never overwritten" in problem
     assert files == {
         p: p.read_bytes() for p in (folder / "out").rglob("*") if p.is_file()
     }
@@ -314,7 +317,7 @@ def test_nothing_is_written_over(made, tmp_path, monkeypatch, capsys):
     assert "is not empty and holds no key" in problem and "delete it" in problem
     (tmp_path / "file").write_text("")
     given = f"--clips={folder / 'clips'}", f"--out={tmp_path / 'file'}"
-    assert "is no folder" in _problem(monkeypatch, capsys, *given)
+    assert "is not a folder" in _problem(monkeypatch, capsys, *given)
 
 
 @pytest.mark.parametrize(

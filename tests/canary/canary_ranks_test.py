@@ -11,7 +11,7 @@ from vidsme_jax.canary import key, ranks
 
 
 def _set(chosen, files, name="a"):
-    return key.Set(
+    return key.CanarySet(
         name=name,
         clip="",
         chosen=chosen,

@@ -407,7 +407,7 @@ def test_a_list_in_two_forms_is_looked_up_in_both_and_noted(tmp_path):
     videos = lookup.videos(str(tmp_path / "mine.txt"))
     found = lookup.look_up(videos, [str(tmp_path / "list.txt")])
     assert {x["how"] for x in found["hits"]} == {keys.YOUTUBE, keys.FILE}
-    assert "in several forms" in found["lists"][0]["notes"][0]
+    assert "in several ways" in found["lists"][0]["notes"][0]
 
 
 def test_lists_that_name_no_videos_are_refused_together(tmp_path):

@@ -128,8 +128,8 @@ def test_a_large_object_of_entries_is_read_in_parts(tmp_path, monkeypatch):
         ("a.jsonl", b'{"a": }\n', "line 1 is not JSON"),
         ("a.parquet", b"PAR1nothing", "cannot be read as Parquet"),
         ("a.csv.gz", b"\x1f\x8b\x08damaged", "cannot be read as CSV"),
-        ("a.xml", b"<a/>", "a list of an unknown form; lists are JSON, JSON lines"),
-        ("list", b"a", "a list of an unknown form"),
+        ("a.xml", b"<a/>", "a list of an unknown format; lists are JSON, JSON"),
+        ("list", b"a", "a list of an unknown format"),
     ],
 )
 def test_what_is_no_list_is_one_sentence(tmp_path, name, content, said):

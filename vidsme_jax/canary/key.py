@@ -1,8 +1,7 @@
-"""The key of a canary set: what was published, and what it was drawn from.
+"""The key of canary sets: which variants were published, and the others.
 
-Whoever has the key knows which variants were published, so that it is secret until the
-test. Its SHA-256, deposited before the publication, proves later that it was not made
-up afterwards.
+The key shows which variants were published, so it is secret until the test. Its
+SHA-256, deposited before publication, proves that it was not made up afterwards.
 """
 
 import dataclasses
@@ -20,23 +19,23 @@ from vidsme_jax.wording import printable
 FILE = "key.json"
 MOST = 100_000  # Variants of all sets: a sealed file is at most 16 MiB.
 _KIND = "vidsme canary key"
-_REMEDY = "take the copy that was kept, whose SHA-256 is the one deposited"
+_REMEDY = "take a copy with the SHA-256 that was deposited"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Set:
+class CanarySet:
     """The variants of one clip.
 
     Attributes:
-      name: Of the clip.
-      clip: SHA-256 of the clip itself, in hex.
-      chosen: The number of the variant that is published, from 0.
-      files: SHA-256 of each variant, in their order.
-      frames: Pictures of the clip.
-      strength: Of the mark, as root mean square in levels of R, G and B, at least.
-      crf: Of x264, by which the variants were written.
-      psnr: Of the picture of a variant that differs most from the clip's, in dB.
-      survival: See `survival.Survival`, by name.
+      name: The name of the set; unique.
+      clip: The SHA-256 of the clip, in hex.
+      chosen: The number of the published variant, from 0.
+      files: The SHA-256 of each variant, in order.
+      frames: The number of pictures of the clip.
+      strength: Of the weakest mark: root mean square in levels of R, G and B.
+      crf: The constant rate factor of x264 that the variants were written with.
+      psnr: Of the picture that differs most from the clip's, in dB.
+      survival: The fields of `survival.Survival`.
     """
 
     name: str
@@ -49,37 +48,32 @@ class Set:
     psnr: float
     survival: dict[str, float]
 
-    @property
-    def published(self) -> str:
-        """Returns the SHA-256 of the variant that is published."""
-        return self.files[self.chosen]
-
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """What `write` has written.
+    """A key, as stored.
 
     Attributes:
-      sets: In the order of their names.
-      digest: SHA-256 of the file, the commitment.
+      sets: The canary sets.
+      digest: The SHA-256 of the file, in hex: the commitment.
       time: When it was written, UTC.
     """
 
-    sets: tuple[Set, ...]
+    sets: tuple[CanarySet, ...]
     digest: str
     time: str
 
 
 def write(
-    path: pathlib.Path, secret: str, seed: int | None, sets: Sequence[Set]
-) -> str:
-    """Writes a key, for its owner alone to read, and returns the file's SHA-256.
+    path: pathlib.Path, secret: str, seed: int | None, sets: Sequence[CanarySet]
+) -> None:
+    """Writes a key, readable only by its owner.
 
     Args:
-      path: Of the file; replaced.
-      secret: Of all draws, in hex.
-      seed: That the secret was made of; None: it was drawn.
-      sets: All.
+      path: The file, which is replaced.
+      secret: The secret of all draws, in hex.
+      seed: The seed of the secret; None: the secret is random.
+      sets: The canary sets.
 
     Raises:
       OSError: It cannot be written.
@@ -93,42 +87,42 @@ def write(
     }
     sealed.write(path, content)
     path.chmod(0o600)
-    return regular.sha256(path)
 
 
 def read(path: pathlib.Path) -> Key:
-    """Returns a key.
+    """Reads a key.
+
+    Args:
+      path: The file, or the folder of its canary sets.
 
     Raises:
-      AuditError: It is not there, is damaged or is no key.
+      AuditError: It is missing, damaged or not a key.
     """
     if path.is_dir():
         path = path / FILE
     found = sealed.read(path, _FIELDS, _REMEDY)
     if found is None:
-        raise AuditError([f"{path}: no such key"])
+        raise AuditError([f"{path}: no such key; give key.json or its folder"])
     sets = tuple(
-        Set(**each | {"files": tuple(each["files"])}) for each in found["sets"]
+        CanarySet(**each | {"files": tuple(each["files"])}) for each in found["sets"]
     )
     files = [file for each in sets for file in each.files]
-    if any(each.chosen >= len(each.files) for each in sets) or len(set(files)) < len(
-        files
-    ):
+    unknown = any(each.chosen >= len(each.files) for each in sets)
+    if unknown or len(set(files)) < len(files):
         raise AuditError([f"{path}: its sets cannot be those of a key; {_REMEDY}"])
     return Key(sets, regular.sha256(path), found["time"])
 
 
-def in_words(each: Set) -> str:
-    """Returns what was measured of a set, in one sentence."""
-    its = each.survival
-    identified = round(its["identified"] * len(each.files))
-    number, apart, noise = len(each.files), its["distance"], its["noise"]
+def in_words(each: CanarySet) -> str:
+    """Returns the measurements of a set in one sentence."""
+    left = each.survival
+    identified = round(left["identified"] * len(each.files))
+    number, apart, noise = len(each.files), left["distance"], left["noise"]
     return (
-        f"{printable(each.name, 60)}: {number} variants, PSNR {each.psnr:.2f} dB at "
-        f"least; after coding the marks make a difference of {apart:.2f} levels "
-        f"between two variants, the coding one of {noise:.2f} (of single pixels "
-        f"{its['noise_of_pixels']:.2f}), and {identified} of {number} are nearest to "
-        "themselves"
+        f"{printable(each.name, 60)}: {number} variants, PSNR at least {each.psnr:.2f} "
+        f"dB; after recoding, the marks of two variants differ by {apart:.2f} levels, "
+        f"recoding changes a variant by {noise:.2f} (single pixels: "
+        f"{left['noise_of_pixels']:.2f}), and {identified} of {number} are identified"
     )
 
 

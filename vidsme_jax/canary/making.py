@@ -1,8 +1,13 @@
-"""Makes canary sets: variants of clips, and which of each is to be published.
+"""Makes canary sets: variants of clips, of which one is drawn to be published.
 
+<<<<<<< HEAD
 The variant is drawn, once and for all, before anybody trains on anything; all else of
 the test follows from that. What is written of the variants does not say which it is,
 except the key and the folder of what is to be published.
+=======
+The test is exact because the variant is drawn at random before a model is trained. Only
+the key and the folder to be published show which one was drawn.
+>>>>>>> r-report
 """
 
 import concurrent.futures
@@ -13,51 +18,51 @@ import pathlib
 import secrets
 import shutil
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vidsme_jax import progress
 from vidsme_jax.base import AuditError, ClipError
 from vidsme_jax.canary import coding, key, marks, survival
-from vidsme_jax.canary.given import Given
-from vidsme_jax.canary.key import Key, Set
+from vidsme_jax.canary.inputs import InputClip
+from vidsme_jax.canary.key import CanarySet, Key
 from vidsme_jax.data.manifest_rows import Row
 from vidsme_jax.store import regular
 from vidsme_jax.store.files import write_atomically
 
-LEAST_PSNR = 40.0  # In dB, of every picture of every variant.
+LEAST_PSNR = 40.0  # dB, of every picture of every variant.
 VARIANTS, MANIFEST, PUBLISH = "variants", "variants.jsonl", "publish"
-_CRFS = (12, 8, 4, 1)  # Of x264: the first that leaves enough for the mark.
-_SHARE = 0.35  # Of the error that is allowed, what coding alone may make.
-_ALLOWED = 255**2 / 10 ** (LEAST_PSNR / 10)  # A mean square error.
-_WEAKEST = 1.0  # Levels of a mark.
-_MOST_RAISED = 1.5  # How much stronger a mark is that is partly cut off.
-_TRIES = 8
+_CRFS = (12, 8, 4, 1)  # Of x264; the first that leaves enough error for the mark.
+_CODING_SHARE = 0.35  # Largest share of the allowed error that coding may take.
+_MAX_ERROR = 255**2 / 10 ** (LEAST_PSNR / 10)  # Mean square error.
+_WEAKEST = 1.0  # Least strength of a mark, in levels.
+_MAX_RAISE = 1.5  # Largest factor by which a clipped mark is made stronger.
+_TRIES = 8  # Strengths that are tried for a variant.
 
 
 class Clip(NamedTuple):
-    """A clip and what is known of it.
+    """An input clip and its properties.
 
     Attributes:
-      name: Of its set; unique.
-      path: Of the file.
-      rows: That ask about it.
-      about: Its pictures.
+      name: The name of its set; unique.
+      path: Its file.
+      rows: Its rows in the manifest.
+      info: Its properties.
     """
 
     name: str
     path: pathlib.Path
     rows: tuple[Row, ...]
-    about: coding.Clip
+    info: coding.ClipInfo
 
 
 class Variant(NamedTuple):
     """A variant that was written.
 
     Attributes:
-      digest: SHA-256 of the file.
-      strength: Of its mark.
-      psnr: Of its worst picture.
-      seen: What is seen of it.
+      digest: The SHA-256 of the file, in hex.
+      strength: Of its mark, in levels.
+      psnr: Of its worst picture, in dB.
+      seen: Its pictures before and after recoding.
     """
 
     digest: str
@@ -66,16 +71,16 @@ class Variant(NamedTuple):
     seen: survival.Seen
 
 
-def look(given: Sequence[Given]) -> list[Clip]:
-    """Looks through all clips.
+def inspect(inputs: Sequence[InputClip]) -> list[Clip]:
+    """Inspects all clips.
 
     Raises:
       AuditError: Some cannot be written with a mark; lists each.
     """
-    clips, problems = [], []
-    for each in given:
+    clips, problems = list[Clip](), list[str]()
+    for each in inputs:
         try:
-            clips.append(Clip(each.name, each.path, each.rows, coding.look(each.path)))
+            clips.append(Clip(*each, coding.inspect(each.path)))
         except ClipError as error:
             problems.append(f"{each.path}: {error}")
     if problems:
@@ -84,33 +89,34 @@ def look(given: Sequence[Given]) -> list[Clip]:
 
 
 def make(
-    given: Sequence[Given],
+    inputs: Sequence[InputClip],
     out: pathlib.Path,
     number: int,
     seed: int | None,
     workers: int,
 ) -> Key:
-    """Writes variants, their manifest, what is to be published, and the key.
+    """Writes variants, their manifest, the folder to be published, and the key.
 
     Args:
-      given: The clips.
-      out: The folder that receives them; empty, or made.
-      number: Of variants of each clip, 2 at least.
-      seed: Of all draws; None: 256 bits of chance.
-      workers: Variants that are written at a time.
+      inputs: The clips.
+      out: The folder that receives them; empty, or created.
+      number: The number of variants of each clip, at least 2.
+      seed: Of all draws; None: 256 random bits.
+      workers: The number of variants that are written at a time.
 
     Returns:
       The key, which is written last.
 
     Raises:
-      AuditError: Lists what is wrong with the clips; or one cannot be marked.
-      OSError: Something cannot be written.
+      AuditError: Clips cannot be marked; lists every problem that is found at once.
+      OSError: A file cannot be written.
     """
-    clips = look(given)
+    clips = inspect(inputs)
     secret = f"{secrets.randbits(256):064x}"
     if seed is not None:
         secret = f"{marks.drawn('', 'seed', seed):064x}"
     out.mkdir(parents=True, exist_ok=True)
+    sets: list[CanarySet] = []
     with (
         concurrent.futures.ThreadPoolExecutor(workers) as pool,
         contextlib.closing(
@@ -118,7 +124,11 @@ def make(
         ) as bar,
     ):
         try:
-            sets = [_made(clip, out, number, secret, pool, bar) for clip in clips]
+            for clip in clips:
+                try:
+                    sets.append(_set_of(clip, out, number, secret, pool, bar))
+                except ClipError as error:
+                    raise AuditError([f"{clip.path}: {error}"]) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -127,52 +137,49 @@ def make(
     (out / PUBLISH).mkdir()
     for clip, each in zip(clips, sets, strict=True):
         path = _path(out, clip, each.chosen)
-        # A link would show, by the number of its names, which variant it is.
-        shutil.copyfile(path, out / PUBLISH / f"{clip.name}{clip.about.suffix}")
+        # A copy: the link count of a hard link would show which variant it is.
+        shutil.copyfile(path, out / PUBLISH / f"{clip.name}{clip.info.suffix}")
     key.write(out / key.FILE, secret, seed, sets)
     return key.read(out / key.FILE)
 
 
 def _path(out: pathlib.Path, clip: Clip, index: int) -> pathlib.Path:
-    return out / VARIANTS / clip.name / f"{index:04d}{clip.about.suffix}"
-
-
-def _made(
-    clip: Clip, out: pathlib.Path, number: int, secret: str, pool: Any, bar: Any
-) -> Set:
-    """Writes the variants of a clip.
-
-    Raises:
-      AuditError: It cannot be marked, or a variant cannot be written.
-    """
-    try:
-        return _set_of(clip, out, number, secret, pool, bar)
-    except ClipError as error:
-        raise AuditError([f"{clip.path}: {error}"]) from error
+    return out / VARIANTS / clip.name / f"{index:04d}{clip.info.suffix}"
 
 
 def _set_of(
-    clip: Clip, out: pathlib.Path, number: int, secret: str, pool: Any, bar: Any
-) -> Set:
+    clip: Clip,
+    out: pathlib.Path,
+    number: int,
+    secret: str,
+    pool: concurrent.futures.Executor,
+    bar: progress.Bar,
+) -> CanarySet:
+    """Writes the variants of a clip; see `make`.
+
+    Raises:
+      ClipError: The clip or a variant cannot be decoded or encoded.
+      AuditError: No mark keeps the PSNR.
+    """
     _path(out, clip, 0).parent.mkdir(parents=True)
     crf, strength = _room(clip, _path(out, clip, 0), secret)
 
     def write(index: int, strength: float) -> Variant:
         path = _path(out, clip, index)
         written, worst = _write(clip, path, secret, index, crf, strength)
-        seen = survival.see(path, clip.about)
+        seen = survival.see(path, clip.info)
         bar.update()
         return Variant(regular.sha256(path), written, worst, seen)
 
     first = write(0, strength)
     rest = pool.map(lambda index: write(index, first.strength), range(1, number))
     found = [first, *rest]
-    return Set(
+    return CanarySet(
         name=clip.name,
         clip=regular.sha256(clip.path),
         chosen=marks.drawn(secret, "choice", clip.name) % number,
         files=tuple(each.digest for each in found),
-        frames=clip.about.frames,
+        frames=clip.info.frames,
         strength=min(each.strength for each in found),
         crf=crf,
         psnr=min(each.psnr for each in found),
@@ -181,30 +188,34 @@ def _set_of(
 
 
 def _room(clip: Clip, path: pathlib.Path, secret: str) -> tuple[int, float]:
-    """Returns by which crf to write a clip, and which strength that leaves to marks.
+    """Returns the crf to write a clip with, and the strength that it leaves to marks.
 
     Args:
       clip: The clip.
-      path: Of a variant, which is written for a trial.
-      secret: Of the key.
+      path: The file of a variant, which is written for a trial.
+      secret: The secret of the key.
+
+    Raises:
+      AuditError: No crf leaves enough.
     """
 
     def error_of(strength: float) -> float:
-        size = clip.about.height, clip.about.width
+        size = clip.info.height, clip.info.width
         coding.write(
             clip.path, path, marks.added(secret, clip.name, 0, *size, strength), crf
         )
-        return coding.compared(clip.path, path).error
+        return coding.compare(clip.path, path).error
 
     for crf in _CRFS:
         coded = error_of(0.0)
-        if coded <= _SHARE * _ALLOWED:
-            strength = 0.99 * math.sqrt(_ALLOWED - coded)
-            # Of a mark on black and white a part is cut off.
+        if coded <= _CODING_SHARE * _MAX_ERROR:
+            strength = 0.99 * math.sqrt(_MAX_ERROR - coded)
+            # A mark on black and white is partly clipped.
             left = (error_of(strength) - coded) / strength**2
-            return crf, strength * min(_MOST_RAISED, max(left, 0.01) ** -0.5)
-    reason = "its pictures cannot be coded well enough to leave room for a mark"
-    raise AuditError([f"{clip.path}: {reason} at {LEAST_PSNR:g} dB"])
+            return crf, strength * min(_MAX_RAISE, max(left, 0.01) ** -0.5)
+    reason = "x264 loses too much of its pictures to leave room for a mark"
+    remedy = "take another clip, with less noise"
+    raise AuditError([f"{clip.path}: {reason} at {LEAST_PSNR:g} dB; {remedy}"])
 
 
 def _write(
@@ -215,30 +226,30 @@ def _write(
     crf: int,
     strength: float,
 ) -> tuple[float, float]:
-    """Writes a variant; returns the strength that its PSNR allows, and the PSNR."""
-    height, width = clip.about.height, clip.about.width
+    """Writes a variant; returns the strength that `LEAST_PSNR` allows, and the PSNR."""
+    height, width = clip.info.height, clip.info.width
     for _ in range(_TRIES):
         added = marks.added(secret, clip.name, index, height, width, strength)
         coding.write(clip.path, path, added, crf)
-        worst = coding.compared(clip.path, path)
-        if worst.psnr >= LEAST_PSNR:
-            return strength, worst.psnr
-        strength *= min(0.99, 0.995 * math.sqrt(_ALLOWED / worst.error))
+        found = coding.compare(clip.path, path)
+        if found.psnr >= LEAST_PSNR:
+            return strength, found.psnr
+        strength *= min(0.99, 0.995 * math.sqrt(_MAX_ERROR / found.error))
         if strength < _WEAKEST:
             break
     reason = f"no mark that can be identified keeps {LEAST_PSNR:g} dB"
-    raise AuditError([f"{clip.path}: {reason}"])
+    raise AuditError([f"{clip.path}: {reason}; take another clip, with less noise"])
 
 
 def _lines(clip: Clip, number: int) -> Sequence[str]:
-    """Returns the rows of a clip's variants in the manifest."""
-    lines = []
+    """Returns the lines of a clip's variants in the manifest."""
+    lines: list[str] = []
     for index in range(number):
         path = _path(pathlib.Path(), clip, index)
-        for place, row in enumerate(clip.rows):
-            asked = f"/{place}" if len(clip.rows) > 1 else ""
-            its: dict[str, Any] = {
-                "id": f"{clip.name}/{index:04d}{asked}",
+        for k, row in enumerate(clip.rows):
+            suffix = f"/{k}" if len(clip.rows) > 1 else ""
+            fields = {
+                "id": f"{clip.name}/{index:04d}{suffix}",
                 "video": path.as_posix(),
                 "source": clip.name,
                 "group": row.group,
@@ -247,5 +258,5 @@ def _lines(clip: Clip, number: int) -> Sequence[str]:
                 "candidates": list(row.candidates),
                 "date": row.date,
             }
-            lines.append(json.dumps({k: v for k, v in its.items() if v}) + "\n")
+            lines.append(json.dumps({k: v for k, v in fields.items() if v}) + "\n")
     return lines

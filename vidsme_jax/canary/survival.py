@@ -1,12 +1,11 @@
-"""What is left of the marks after a platform and a model's loader.
+"""Measures what is left of the marks after recoding and a model's preprocessing.
 
 Every variant of a clip is scaled to a shorter side of `SIDE` pixels (a smaller one
-keeps its size), coded by x264 at crf `CRF`, and `FRAMES` pictures are taken of it. Of
-each the means over the cells of a grid are compared, `PATCHES` along its shorter side:
-28 pixels of 336, what a visual token shows where a model joins 2 x 2 patches of 14, and
-half a cell of a mark. A mark varies little within such a cell, while most of what
-coding does to single pixels cancels there; of single pixels no mark of 40 dB is larger
-than that.
+keeps its size) and encoded by x264 at crf `CRF`; `FRAMES` pictures are compared, as
+means over the cells of a grid with `PATCHES` cells along the shorter side. A cell has
+28 of 336 pixels: a visual token of a model that merges 2 x 2 patches of 14, and half a
+cell of a mark. A mark varies little within such a cell, while most of the coding noise
+of single pixels cancels; in single pixels no mark of 40 dB exceeds the noise.
 
 Axes: `variants`; `numbers`, of all cells, colours and pictures.
 """
@@ -19,20 +18,20 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from vidsme_jax.canary import coding
-from vidsme_jax.canary.coding import Clip
+from vidsme_jax.canary.coding import ClipInfo
 from vidsme_jax.data import sampling
 
 SIDE, CRF, FRAMES, PATCHES = 336, 28, 8, 12
-LEAST_IDENTIFIED = 0.95
+LEAST_IDENTIFIED = 0.95  # Share of the variants.
 
 
 class Seen(NamedTuple):
-    """What is seen of a variant.
+    """The pictures of a variant before and after recoding.
 
     Attributes:
-      before: Means over cells of what was written, scaled.
+      before: Means over cells of the scaled variant, in levels.
       after: The same after x264.
-      noise: Mean square of what x264 did to the pixels, in levels of R, G and B.
+      noise: Mean square change of the pixels by x264, in squared levels.
     """
 
     before: Float[np.ndarray, " numbers"]
@@ -41,13 +40,13 @@ class Seen(NamedTuple):
 
 
 class Survival(NamedTuple):
-    """What is left of the marks of a set; in levels of 8 bits of R, G and B.
+    """What is left of the marks of a set, in 8-bit levels of R, G and B.
 
     Attributes:
-      kept: Which part of the marks' differences is left.
-      distance: Root mean square between two variants that is left of their marks.
-      noise: Of what x264 did to a variant, likewise over cells.
-      noise_of_pixels: The same of single pixels.
+      kept: The share of the differences between marks that is left.
+      distance: The root mean square difference between two variants that is left.
+      noise: The root mean square change by x264, over cells.
+      noise_of_pixels: The same over single pixels.
       identified: The share of variants that, after x264, are nearest to themselves
         before it, among all of the set.
     """
@@ -60,25 +59,20 @@ class Survival(NamedTuple):
 
     @property
     def is_enough(self) -> bool:
-        """Whether variants are identified, and differ by more than the noise."""
+        """Returns whether variants are identified and differ by more than the noise."""
         return self.identified >= LEAST_IDENTIFIED and self.distance > self.noise
 
 
-def see(path: pathlib.Path, clip: Clip) -> Seen:
-    """Codes a variant as platforms do, and looks at it before and after.
-
-    Args:
-      path: Of the variant.
-      clip: That it is a variant of.
-    """
+def see(path: pathlib.Path, clip: ClipInfo) -> Seen:
+    """Recodes a variant of a clip as a platform does; measures it before and after."""
     scale = min(1.0, SIDE / min(clip.height, clip.width))
     height, width = (2 * round(scale * side / 2) for side in (clip.height, clip.width))
-    times = np.arange(clip.frames, dtype=float)  # Of which only their number counts.
+    times = np.arange(clip.frames, dtype=float)  # Only their number matters.
     chosen = sampling.frame_indices("uniform", FRAMES, clip.frames, times, 1.0)
     indices = sorted(set(chosen))
-    coded = coding.recoded(path, height, width, CRF)
+    recoded = coding.recoded(path, height, width, CRF)
     before, after = (
-        coding.scaled(content, indices, height, width) for content in (path, coded)
+        coding.scaled(content, indices, height, width) for content in (path, recoded)
     )
     error = np.square(before.astype(np.float32) - after).mean()
     return Seen(cells(before), cells(after), float(error))
@@ -87,7 +81,12 @@ def see(path: pathlib.Path, clip: Clip) -> Seen:
 def cells(
     pictures: UInt8[np.ndarray, "frames height width 3"],
 ) -> Float[np.ndarray, " numbers"]:
-    """Returns the means over the cells of pictures, one after the other."""
+    """Returns the means over the cells of pictures, concatenated.
+
+    Example:
+      >>> cells(np.full((2, 24, 36, 3), 7, np.uint8)).shape  # 2 x 12 x 18 x 3.
+      (1296,)
+    """
     height, width = pictures.shape[1:3]
     unit = min(height, width) / PATCHES
     size = max(1, round(width / unit)), max(1, round(height / unit))
@@ -99,10 +98,10 @@ def cells(
 
 
 def of(seen: list[Seen]) -> Survival:
-    """Returns what is left of the marks of a set.
+    """Measures what is left of the marks of a set.
 
     Args:
-      seen: Of each variant, two at least.
+      seen: The result of `see` for each variant, at least two.
 
     Example:
       >>> rng = np.random.default_rng(0)
@@ -111,16 +110,14 @@ def of(seen: list[Seen]) -> Survival:
       >>> round(found.kept, 3), round(found.distance, 1), found.identified
       (0.5, 0.7, 1.0)
     """
-    before, after = (
-        np.stack(list(x)).astype(np.float64)
-        for x in ((each.before for each in seen), (each.after for each in seen))
-    )
+    before = np.stack([each.before for each in seen]).astype(np.float64)
+    after = np.stack([each.after for each in seen]).astype(np.float64)
     number = len(seen)
     noise = np.sqrt(np.square(after - before).mean())
     marks, left = before - before.mean(0), after - after.mean(0)
     energy = np.square(marks).sum()
     kept = float((marks * left).sum() / energy) if energy else 0.0
-    # Of all pairs the mean square is twice the variance; `kept` leaves the noise out.
+    # The mean square over pairs is twice the variance; `kept` excludes the noise.
     distance = np.sqrt(2 * energy / (number - 1) / before.shape[1])
     apart = (
         np.square(left).sum(1)[:, None] - 2 * left @ marks.T + np.square(marks).sum(1)

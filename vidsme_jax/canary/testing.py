@@ -1,15 +1,14 @@
-"""The test of a finished audit by a key, and the file that says what came out.
+"""Tests a finished audit with a key, and writes the result.
 
-The variants are known by the content of their files, whatever they are called and
-whichever role they have. `canary-SCORE.json` is written next to the run's other
-results:
+Variants are identified by the content of their files, whatever their names and roles.
+The result is `canary-SCORE.json` in the work directory of the run:
 
     sets        of each: name, variants, rank, missing, p, adjusted_p (Holm)
-    p           Fisher's, over the sets, by its exact law
-    score       that was tested; `declared`: whether it was declared before the signals
-    key         SHA-256 of the key's file; `key_time`: when that was written
+    p           Fisher's, over the sets, by its exact distribution
+    score       the score tested; `declared`: whether it is the declared headline
+    key         SHA-256 of the key's file; `key_time`: when it was written
     model, corpus   fingerprints of the run
-    statement   all of it in words
+    statement   the result in words
 """
 
 import collections
@@ -31,7 +30,6 @@ from vidsme_jax.wording import counted, nearest, printable
 FILE = "canary-{}.json"
 _KIND = "vidsme canary test"
 _REMEDY = "move it away, and run the command again"
-_OWN = ("format", "time", "digest")
 
 
 def run(
@@ -41,21 +39,21 @@ def run(
     workdir: pathlib.Path,
     score: str | None,
 ) -> dict[str, Any]:
-    """Tests a run and writes what came out.
+    """Tests a run and writes the result.
 
     Args:
-      config: Of the run.
-      about: Its `config.json`.
-      key: Of the variants that it scored.
-      workdir: Of the run.
-      score: Its name; None: the run's headline.
+      config: The configuration of the run.
+      about: The content of its `config.json`.
+      key: The key of the variants.
+      workdir: The work directory of the run.
+      score: The name of the score; None: the headline of the run.
 
     Returns:
       The content of the file, as JSON.
 
     Raises:
-      AuditError: There is no run, it has not scored these variants, or another result
-        is there.
+      AuditError: There is no run, it has not scored these variants or this score, or
+        another result exists.
       OSError: The result cannot be written.
     """
     table, headline, alpha = _table(config, workdir)
@@ -84,83 +82,74 @@ def run(
         "corpus": str(about["fingerprints"].get("corpus", "")),
         "sets": [each._asdict() for each in tested],
     }
-    return _written(workdir / FILE.format(name), content)
+    return _stored(workdir / FILE.format(name), content)
 
 
 def by_content(key: Key, table: ScoreTable, name: str) -> dict[str, float]:
-    """Returns the score of variants, by the SHA-256 of the file: larger = member.
+    """Returns the scores of variants by the SHA-256 of their files: larger = member.
 
-    That of several rows, which ask different questions, is their mean. A variant that
-    lacks rows which others of its set have is left out, and so is one of which a score
-    is none.
+    The score of a variant with several rows is their mean. Variants with fewer rows
+    than others of their set, or with a row without a score, are left out.
 
     Args:
-      key: Of the variants.
-      table: Of the run.
-      name: Of the score.
+      key: The key of the variants.
+      table: The scores of the run.
+      name: The name of the score.
     """
     sign = 1.0 if table.larger_is_member else -1.0
     rows = collections.defaultdict[str, list[float]](list)
     for file, value in zip(table.cluster.tolist(), table.scores[name], strict=True):
         rows[file].append(sign * float(value))
-    found = {}
+    found: dict[str, float] = {}
     for each in key.sets:
         most = max((len(rows[file]) for file in each.files if file in rows), default=0)
         for file in each.files:
-            its = rows.get(file, [])
-            if its and len(its) == most and np.isfinite(its).all():
-                found[file] = float(np.mean(its))
+            values = rows.get(file, [])
+            if values and len(values) == most and np.isfinite(values).all():
+                found[file] = float(np.mean(values))
     return found
 
 
 def statement(
     tested: list[Tested], p: float, score: str, headline: str, alpha: float
 ) -> str:
-    """Returns what came out, in words.
-
-    Args:
-      tested: Of each set.
-      p: Fisher's.
-      score: Its name.
-      headline: That was declared.
-      alpha: The level.
-    """
+    """Returns the result in words; `p` is Fisher's over the sets, `alpha` the level."""
     sizes = sorted({each.variants for each in tested})
     of = f"{sizes[0]} variants" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     first = sum(each.rank == 1 for each in tested)
     alone = [each for each in tested if each.adjusted_p <= alpha]
     lacking = sum(each.missing for each in tested)
-    said = [
+    texts = [
         f"{counted(len(tested), 'set')} of {of}, by {score}: p = {p:.2g} (Fisher, over "
         f"the sets' exact p-values; the published variant ranks first in {first})."
     ]
     if p <= alpha:
-        said.append(
+        texts.append(
             "The model ranks the published variants above the others, more often than "
             f"chance does: had it not been trained on them, a p as small as {p:.2g} "
-            f"would come up in at most {p:.2g} of all draws of what is published, "
-            "whatever the model and the clips are."
+            f"would come up in at most {p:.2g} of all draws of the published variants, "
+            "whatever the model and the clips."
         )
     else:
-        said.append(
-            "That is no evidence that the model was trained on the published variants, "
+        texts.append(
+            "This is no evidence that the model was trained on the published variants, "
             "and none that it was not."
         )
-    said.append(
-        "It holds if the variants were drawn by chance and published before the model "
-        "was trained, and the key was secret."
+    texts.append(
+        "This holds if the variants were drawn at random and published before the "
+        "model was trained, and the key was secret."
     )
     if alone:
         names = printable(", ".join(each.name for each in alone[:10]), 300)
-        said.append(f"Alone, by Holm's p, at level {alpha:g}: {names}.")
+        texts.append(f"Alone, by Holm's p, at level {alpha:g}: {names}.")
     if lacking:
-        said.append(f"{counted(lacking, 'variant')} without a score count as above.")
+        texts.append(f"{counted(lacking, 'variant')} without a score count as above.")
     if score != headline:
-        said.append(
-            f"The headline that was declared is {headline}: a further score is a "
-            "further test, which this p does not account for."
+        texts.append(
+            f"The declared headline is {headline}: another score is a further test, "
+            "which this p does not account for."
         )
-    return " ".join(said)
+    return " ".join(texts)
 
 
 def _table(config: ConfigDict, workdir: pathlib.Path) -> tuple[ScoreTable, str, float]:
@@ -180,23 +169,25 @@ def _table(config: ConfigDict, workdir: pathlib.Path) -> tuple[ScoreTable, str, 
 def _check_scored(
     key: Key, values: Mapping[str, float], table: ScoreTable, workdir: pathlib.Path
 ) -> None:
-    """Refuses a run that has not scored the variants of a key."""
+    """Raises an `AuditError` if a run has not scored at least 90 % of the variants."""
     files = [file for each in key.sets for file in each.files]
     scored = sum(file in values for file in files)
     if not {*files} & {*table.cluster.tolist()}:
         problem = f"none of its videos is one of the {len(files)} variants of this key"
-        raise AuditError([f"{workdir}: {problem}, which is that of another canary set"])
+        raise AuditError(
+            [f"{workdir}: {problem}; take the key of the variants audited"]
+        )
     if len(files) - scored > ranks.MOST_MISSING * len(files):
         problem = f"only {scored} of the {len(files)} variants of the key have a score"
         raise AuditError([f"{workdir}: {problem}; audit all of variants.jsonl"])
 
 
-def _written(path: pathlib.Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Writes a result, unless the same is there."""
+def _stored(path: pathlib.Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Writes a result unless it exists; raises an `AuditError` if another does."""
     before = sealed.read(path, dict.fromkeys(content, lambda value: True), _REMEDY)
     if before is None:
         return sealed.write(path, content)
     if any(before[name] != value for name, value in content.items()):
-        changed = "is the result of another key, run or version"
-        raise AuditError([f"{path} {changed}, and not written over: {_REMEDY}"])
+        problem = "is the result of another key, run or version; it is not overwritten"
+        raise AuditError([f"{path} {problem}: {_REMEDY}"])
     return before

@@ -82,10 +82,10 @@ def make(clips: str, out: pathlib.Path, variants: int, seed: int | None = None) 
       AuditError: Lists what is wrong with folder and clips.
       OSError: Something cannot be written.
     """
-    from vidsme_jax.canary import given
+    from vidsme_jax.canary import inputs
 
-    given.check_folder(out)
-    chosen = given.find(clips, variants)
+    inputs.check_folder(out)
+    chosen = inputs.find(clips, variants)
     from vidsme_jax.canary import key, making, survival
 
     found = making.make(chosen, out, variants, seed, os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""Reads lists of any common form, entry by entry, in bounded memory.
+"""Reads lists of any common format, entry by entry, in bounded memory.
 
 JSON (a list; an object of lists, or of entries by id; concatenated values), JSON lines,
 CSV, TSV, Parquet, and text with an entry per line; also compressed with gzip. Values of
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidsme_jax.base import AuditError
+from vidsme_jax.data import names
 from vidsme_jax.store import regular
 from vidsme_jax.wording import printable
 
@@ -32,18 +33,17 @@ _FORMS = {
     **dict.fromkeys((".txt", ".list", ".lst", ".ids"), "text"),
     **dict.fromkeys((".md5", ".sha1", ".sha256"), "text"),
 }
-_ROWS = 20_000  # At a time.
+_ROWS = 20_000  # Entries read at a time.
 FIRST = 1000  # Entries that are all yielded, to detect the columns of a list.
 _CHUNK = 1 << 20  # Characters read at a time.
 _LARGE = 1 << 20  # Characters above which a JSON object is not one entry.
 _MOST = 1 << 24  # Characters of one value.
 _DEPTH, _ITEMS = 3, 1000  # Limits of nesting in an entry: levels, members.
-_NESTED = (dict, list)  # The nested types of JSON.
 _MANY = 8  # More members than this make a nested list one of entries.
 
 # A line of `md5sum` and similar tools.
 _CHECKSUM = re.compile(r"\\?([0-9a-fA-F]{32,64}) [ *](.+)")
-# Names of columns, without "_", "-" and spaces, which identify a header line.
+# Names of columns, without "_", "-" and spaces, that identify a header line.
 _HEADERS = frozenset(
     "id ids key video videos videoid videopath videofile videoname vid clip clipid "
     "youtube youtubeid ytid yid url urls link path file files filename filepath name "
@@ -91,7 +91,7 @@ def read(path: pathlib.Path, choose: Choose) -> Iterator[Entry | int]:
       Entries, and finally their total number.
 
     Raises:
-      AuditError: The list is missing, of no known form, or damaged.
+      AuditError: The list is missing, of an unknown format, or damaged.
     """
     form = form_of(path)
     count = 0
@@ -100,7 +100,7 @@ def read(path: pathlib.Path, choose: Choose) -> Iterator[Entry | int]:
         while some := list(itertools.islice(raw, FIRST if not count else _ROWS)):
             texts = [each.text for each in some]
             if not count and any("\0" in text for text in texts):
-                raise ValueError("it holds NUL bytes; is it UTF-16? give it as UTF-8")
+                raise ValueError("it has NUL bytes; is it UTF-16? convert it to UTF-8")
             for place in choose(texts) if count else range(len(some)):
                 yield Entry(count + place + 1, some[place].parse(some[place].value))
             count += len(some)
@@ -112,23 +112,23 @@ def read(path: pathlib.Path, choose: Choose) -> Iterator[Entry | int]:
 
 
 def form_of(path: pathlib.Path) -> str:
-    """Returns the form of a list, by its name.
+    """Returns the format of a list, by its file name.
 
     Raises:
-      AuditError: It is missing, or of no known form.
+      AuditError: It is missing, or of an unknown format.
     """
     name = printable(str(path))
-    if not path.is_file():
-        problem = "not a file" if path.exists() else "no such file"
-        raise AuditError([f"{name}: {problem}"])
+    if path.exists() and not path.is_file():
+        raise AuditError([f"{name}: not a file; lists are {FORMS}"])
+    if not path.exists():
+        raise AuditError([f"{name}: no such file{printable(names.near(path))}"])
     suffixes = [x.lower() for x in path.suffixes[-2:] if x.lower() != ".gz"]
     form = _FORMS.get(suffixes[-1] if suffixes else "", "")
     if path.name.upper().endswith("SUMS"):
         form = "text"
     if not form:
-        raise AuditError(
-            [f"{name}: a list of an unknown form; lists are {FORMS} (.gz may follow)"]
-        )
+        forms = f"{FORMS}, by their suffixes, such as .jsonl (.gz may follow)"
+        raise AuditError([f"{name}: a list of an unknown format; lists are {forms}"])
     return form
 
 
@@ -174,8 +174,8 @@ def _of_parquet(path: pathlib.Path) -> Iterator[_Raw]:
                 if not pa.types.is_primitive(field.type)
             }
 
-            def named(row: Any, names: Sequence[str] = tuple(columns)) -> Cells:
-                return dict(flatten(dict(zip(names, row, strict=True))))
+            def named(row: Any, header: Sequence[str] = tuple(columns)) -> Cells:
+                return dict(flatten(dict(zip(header, row, strict=True))))
 
             for row in zip(*columns.values(), strict=True):
                 text = "\t".join([x if type(x) is str else str(x) for x in row])
@@ -222,7 +222,7 @@ def _of_lines(file: io.TextIOWrapper) -> Iterator[_Raw]:
 
 
 def _of_json_lines(file: io.TextIOWrapper) -> Iterator[_Raw]:
-    """Yields lines; JSON is parsed later, for chosen lines only."""
+    """Yields lines; JSON is parsed later, and only of chosen lines."""
     for number, line in enumerate(_lines(file), 1):
         text = line.strip()
         if not text:
@@ -243,16 +243,16 @@ def _of_json_line(line: tuple[int, str]) -> Cells:
 def _of_table(file: io.TextIOWrapper, delimiter: str) -> Iterator[_Raw]:
     """Yields rows of CSV; the first is skipped if it is a header."""
     csv.field_size_limit(min(_MOST, sys.maxsize))
-    names: list[str] = []
+    header: list[str] = []
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
 
     def named(row: list[str]) -> Cells:
-        more = [f"column {k}" for k in range(len(names), len(row))]
-        return dict(zip(names + more if more else names, row, strict=False))
+        more = [f"column {k}" for k in range(len(header), len(row))]
+        return dict(zip(header + more if more else header, row, strict=False))
 
     for row in csv.reader(file, delimiter=delimiter, quoting=quoting):
-        first = not names
-        names = names or [
+        first = not header
+        header = header or [
             x if row.index(x) == k else f"{x}.{k}" for k, x in enumerate(row)
         ]
         if first and is_header(row):
@@ -270,7 +270,7 @@ class _Json:
     """Reads JSON of any size entry by entry."""
 
     def __init__(self, file: io.TextIOWrapper):
-        """Takes an open file."""
+        """Starts at the current position of a file."""
         self._file, self._text, self._at, self._ended = file, "", 0, False
         self._decode = json.JSONDecoder().raw_decode
 
@@ -288,7 +288,7 @@ class _Json:
         """Yields the entries of the next value.
 
         Args:
-          outer: Cells that all of them have, such as the key of their object.
+          outer: Cells of all of them, such as the key of their object.
           depth: The nesting depth of the value.
         """
         opens = self._next()
@@ -324,7 +324,7 @@ class _Json:
                 assert whole is not None
                 name, self._at = whole
                 if not isinstance(name, str) or self._next() != ":":
-                    raise ValueError("a member of an object without a name")
+                    raise ValueError("a member of an object has no name")
                 self._at += 1
                 cells = outer | {f"key{depth or ''}": name}
             yield from self.entries(cells, depth + 1)
@@ -401,7 +401,7 @@ def _holds_entries(value: Any) -> bool:
     """Returns whether an object holds lists or objects of entries."""
     if not isinstance(value, dict) or not value:
         return False
-    inside = [x for x in value.values() if type(x) in _NESTED]
+    inside = [x for x in value.values() if type(x) in (dict, list)]
     if not inside:
         return False
     return len(inside) == len(value) or any(len(x) > _MANY for x in inside)

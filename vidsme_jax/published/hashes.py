@@ -1,4 +1,4 @@
-"""Hashes of the user's videos, as found in lists: of files and of pictures."""
+"""Hashes of video files and of their pictures, as they occur in lists."""
 
 import array
 import functools
@@ -18,7 +18,7 @@ from vidsme_jax.store import regular
 
 _DIGESTS = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256"}
 _BLOCK = 1 << 20  # Bytes.
-_AT_A_TIME = 1 << 16  # Hashes compared at a time: they fit a CPU cache.
+_AT_A_TIME = 1 << 16  # Hashes compared at a time, which fit a CPU cache.
 _HASH = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{16}(?![0-9a-fA-F])")
 _FRAMES = 32  # Hashed frames of a clip.
 
@@ -28,7 +28,7 @@ def of_file(path: pathlib.Path | None) -> dict[str, str]:
     """Returns the hashes of a file by kind, in hex; none if it cannot be read.
 
     Args:
-      path: Of the file; None for no file.
+      path: The file; None for no file.
     """
     if path is None:
         return {}
@@ -48,7 +48,7 @@ def of_pictures(path: pathlib.Path, kind: str) -> UInt64[np.ndarray, " frames"]:
     """Returns a hash of each of 32 frames of a clip; none if it cannot be decoded.
 
     Args:
-      path: Of the clip.
+      path: The file of the clip.
       kind: A value of `keys.PICTURES`.
     """
     reader = Videos(views.Settings.of(settings.default()).video)
@@ -62,9 +62,9 @@ def of_pictures(path: pathlib.Path, kind: str) -> UInt64[np.ndarray, " frames"]:
 def picture_hash(frame: UInt8[np.ndarray, "height width 3"], kind: str) -> int:
     """Returns the 64-bit hash of a picture, equal to ImageHash's `phash` or `dhash`.
 
-    pHash: the signs of the 64 lowest frequencies of a DCT of 32 x 32 pixels relative to
-    their median [1]. dHash: whether each of 9 x 8 pixels is brighter than the one
-    before [2].
+    pHash: whether each of the 64 lowest frequencies of a DCT of 32 x 32 pixels exceeds
+    their median [1]. dHash: whether each of 9 x 8 pixels is brighter than the pixel to
+    its left [2].
 
     Args:
       frame: RGB.
@@ -105,13 +105,13 @@ class Pictures:
     def near(
         self, ours: UInt64[np.ndarray, " frames"], most: int
     ) -> list[tuple[int, int]]:
-        """Returns the rows of hashes near to one of a video's, and their distance.
+        """Returns the rows of hashes near one of a video's, and their distance in bits.
 
         Args:
           ours: The hashes of the video's frames.
           most: The largest Hamming distance, in bits.
         """
-        theirs, found = np.frombuffer(self._hashes, np.uint64), []
+        theirs, found = np.frombuffer(self._hashes, np.uint64), list[tuple[int, int]]()
         for start in range(0, len(theirs), _AT_A_TIME):
             some = theirs[start : start + _AT_A_TIME]
             fewest = np.full(len(some), 64, np.uint8)

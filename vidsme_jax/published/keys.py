@@ -1,4 +1,4 @@
-"""Keys of videos in a list: a YouTube id, an address, a hash, a file name.
+"""Keys of videos in a list: a YouTube id, a URL, a hash, a file name.
 
 A YouTube id is detected by its URL, or by its form: 11 characters that look random, as
 a whole name, at either end of a file name (`v_ID.mp4`, `ID_10_20.mp4`,
@@ -40,14 +40,14 @@ _HEX = bytes(ord("h" if chr(x) in string.hexdigits else " ") for x in range(256)
 _OF_NOTHING = frozenset(  # Hashes of an empty file.
     hashlib.new(name).hexdigest() for name in ("md5", "sha1", "sha256")
 )
-# A specific name: five characters, and not digits alone.
+# A specific name: at least five characters, not only digits.
 _SPECIFIC = re.compile(r"(?=.{5}).*[^0-9_. -]", re.DOTALL)
 _VIDEO = re.compile(
     r"\.(mp4|mkv|webm|avi|mov|m4v|mpe?g|wmv|flv|gif|ts|3gp|ogv)$", re.IGNORECASE
 )
 _ON_DISK = re.compile(r"[/\\]|\.[A-Za-z0-9]{2,5}$")
 _LONGEST = 500  # Characters of a cell that names a video.
-_TURNS = 4  # Least changes between lower case, upper case and digits in a YouTube id.
+_CHANGES = 4  # Least changes between cases and digits in a YouTube id.
 _TRACKING = re.compile(r"(utm_.*|fbclid|gclid)=")
 _OF_IDS = re.compile(
     r"(key\d*|entry|line|.*id|id.*|vid|video.*|clip.*|name|source|.*url.*|.*path.*|"
@@ -80,7 +80,7 @@ def of_row(row: Mapping[str, str]) -> dict[str, dict[str, str]]:
 
 
 def has_unspecific_name(row: Mapping[str, str]) -> bool:
-    """Returns whether an entry has a name, be it too short or too common to be a key.
+    """Returns whether an entry has a name, even if it is too short to be a key.
 
     Example:
       >>> has_unspecific_name({"video": "0001.mp4"})
@@ -166,14 +166,14 @@ def _of_name(column: str, text: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_random(text: str) -> bool:
-    """Returns whether characters look random, as those of 93 in 100 YouTube ids do.
+    """Returns whether characters look random, as in 93 % of YouTube ids.
 
-    A word such as `Holiday2019` changes rarely between kinds of characters.
+    A word such as `Holiday2019` rarely changes between kinds of characters.
     """
     plain = text.replace("_", "").replace("-", "")
     kinds = ["s" if c.islower() else "C" if c.isupper() else "0" for c in plain]
-    turns = sum(one != other for one, other in itertools.pairwise(kinds))
-    return turns >= _TURNS and {"s", "C"} <= set(kinds)
+    changes = sum(kind != after for kind, after in itertools.pairwise(kinds))
+    return changes >= _CHANGES and {"s", "C"} <= set(kinds)
 
 
 def _address(text: str) -> str:

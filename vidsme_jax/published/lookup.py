@@ -18,8 +18,8 @@ from vidsme_jax.wording import counted, printable
 _NAMES = ("video", "path", "file", "filename", "video_path", "name", "url", "id")
 _NAMES += ("video_id", "videoID", "youtube_id", "line", "entry")
 _NEAR = 8  # Largest Hamming distance of 64-bit hashes of similar pictures.
-_MOST = 1000  # Hits of one strong key, at most.
-_SHARE = 0.05  # Least share of the entries for a form of names to be noted.
+_MOST = 1000  # Most hits of one strong key.
+_SHARE = 0.05  # Least share of the entries of a kind of key that is noted.
 _COMMON = 20  # A weak key in more entries than this is ignored.
 
 
@@ -27,10 +27,10 @@ class Video(NamedTuple):
     """A video to look up.
 
     Attributes:
-      id: The manifest's, else the name of the video.
-      video: As the manifest names it.
+      id: The id in the manifest, else the name of the video.
+      video: Its name in the manifest.
       file: Its file, if it exists.
-      keys: By kind, each key with its column.
+      keys: Its keys by kind, each with its column.
     """
 
     id: str
@@ -43,12 +43,12 @@ class Hit(NamedTuple):
     """An entry of a list that names a video.
 
     Attributes:
-      id: Of the video.
-      video: Of the video.
-      list: The list's name.
-      row: Of the entry.
+      id: The id of the video.
+      video: The name of the video.
+      list: The name of the list.
+      row: The number of the entry.
       how: The kind of the shared key; see `keys`.
-      identity: Whether the key identifies the video, or the match is only possible.
+      identity: Whether the key identifies the video; else a match is only possible.
       entry: The shared text.
     """
 
@@ -71,10 +71,10 @@ class ListInfo(TypedDict):
 
 
 def videos(manifest: str, *, root: str = "") -> list[Video]:
-    """Returns the videos of a manifest of any form, or of a folder, with their keys.
+    """Returns the videos of a manifest or a folder, with their keys.
 
     Args:
-      manifest: A list of a form of `entries.read`, or a folder of videos.
+      manifest: A list that `entries.read` reads, or a folder of videos.
       root: The base of relative names of videos; "": the manifest's folder.
 
     Raises:
@@ -92,7 +92,7 @@ def videos(manifest: str, *, root: str = "") -> list[Video]:
                 rows.append(entry)
     base = pathlib.Path(root).expanduser() if root else path.parent
     base = path if of_folder else base
-    made, problems = [], []
+    made, problems = list[Video](), list[str]()
     for number, cells in rows:
         row_keys = keys.of_row(cells)
         two = row_keys.get(keys.YOUTUBE, {})
@@ -109,13 +109,13 @@ def videos(manifest: str, *, root: str = "") -> list[Video]:
     if problems:
         raise AuditError(problems)
     if not made:
-        raise AuditError([f"{printable(manifest)}: it has no videos"])
+        raise AuditError([f"{printable(manifest)}: it has no videos to look up"])
     if not any(video.keys or video.file for video in made):
         raise AuditError(
             [
                 f"{printable(manifest)}: none of {counted(len(made), 'row')} names a "
-                "video: by an id, an address, a hash, or a file name of at least five "
-                "characters that are not only digits"
+                "video; name each by an id, a URL, a hash, or a file name of at least "
+                "five characters that are not only digits"
             ]
         )
     return made
@@ -137,11 +137,11 @@ def look_up(wanted: Sequence[Video], lists: Iterable[str]) -> dict[str, Any]:
       AuditError: Lists cannot be read; names all of them.
     """
     problems: list[str] = []
-    about, hits = [], []
+    infos, hits = list[ListInfo](), list[Hit]()
     for name in dict.fromkeys(lists):
         try:
-            one, found = _in_list(wanted, pathlib.Path(name).expanduser())
-            about.append(one)
+            info, found = _in_list(wanted, pathlib.Path(name).expanduser())
+            infos.append(info)
             hits += found
         except AuditError as error:
             problems += error.problems
@@ -149,7 +149,7 @@ def look_up(wanted: Sequence[Video], lists: Iterable[str]) -> dict[str, Any]:
         raise AuditError(problems)
     hits.sort(key=lambda hit: not hit.identity)
     found = {
-        "lists": about,
+        "lists": infos,
         "looked_up": len(wanted),
         "hits": [hit._asdict() for hit in hits],
     }
@@ -157,7 +157,7 @@ def look_up(wanted: Sequence[Video], lists: Iterable[str]) -> dict[str, Any]:
 
 
 def statement(found: dict[str, Any]) -> str:
-    """Returns a statement of the result of `look_up` and its meaning."""
+    """Returns the result of `look_up` and its meaning, in words."""
     total = counted(found["looked_up"], "video")
     lists = ", ".join(map(_list_in_words, found["lists"]))
     sure = {x["video"] for x in found["hits"] if x["identity"]}
@@ -174,24 +174,24 @@ def statement(found: dict[str, Any]) -> str:
             f"{len(sure)} of {total} {'is' if len(sure) == 1 else 'are'} named in a "
             f"list, by {' or '.join(kinds)}: {lists}.{other} If the list is the "
             "published one of a model's training data, which was not checked here, its "
-            "publisher says that these were used; that outweighs any score. Whether "
+            "publisher states that these were used; that outweighs any score. Whether "
             "this model was trained on that list must be shown from its documentation."
         )
     return (
-        f"None of {total} is named for certain in {lists}.{other} That says nothing "
-        "of lists that were not published or not looked at."
+        f"None of {total} is named for certain in {lists}.{other} This says nothing "
+        "about lists that were not published or not searched."
     )
 
 
-def _list_in_words(about: ListInfo) -> str:
-    entries_ = "entry" if about["rows"] == 1 else "entries"
-    return f"{printable(about['name'], 100)} ({about['rows']:,} {entries_})"
+def _list_in_words(info: ListInfo) -> str:
+    entries_ = "entry" if info["rows"] == 1 else "entries"
+    return f"{printable(info['name'], 100)} ({info['rows']:,} {entries_})"
 
 
 def _in_list(wanted: Sequence[Video], path: pathlib.Path) -> tuple[ListInfo, list[Hit]]:
-    """Returns the description of one list, and the hits in it."""
+    """Returns the description of a list, and the hits in it."""
     index = _index(wanted)
-    name, rows, unspecific, left = str(path), 0, 0, 0
+    name, rows, unspecific, left_out = str(path), 0, 0, 0
     sieve, hashed, passed = Sieve(key for _, key in index), False, FIRST
     pictured = False  # Once True, all entries are parsed for their picture hashes.
     likely: set[int] = set()  # Rows of the current block that may have a key.
@@ -244,32 +244,31 @@ def _in_list(wanted: Sequence[Video], path: pathlib.Path) -> tuple[ListInfo, lis
                 for video, sure in index.get((kind, key), ()):
                     common[video.video, kind, key] += 1
                     if common[video.video, kind, key] <= (_MOST if sure else _COMMON):
-                        hit = Hit(*video[:2], name, entry.row, kind, sure, key)
-                        hits.append(hit)
+                        hits.append(Hit(*video[:2], name, entry.row, kind, sure, key))
                     else:
-                        left += 1
+                        left_out += 1
     before = len(hits)
     hits = [
         hit
         for hit in hits
         if hit.identity or common[hit.video, hit.how, hit.entry] <= _COMMON
     ]
-    left += before - len(hits)
+    left_out += before - len(hits)
     hits += _similar(wanted, pictures, name)
     if not rows:
-        raise AuditError([f"{printable(name)}: it is empty"])
+        raise AuditError([f"{printable(name)}: the list is empty"])
     if not kinds and not pictures and not unspecific:
         shown = ", ".join(printable(x, 40) for x in list(seen)[:5]) or "none"
         raise AuditError(
             [
-                f"{printable(name)}: none of its first entries names a video, by an "
-                f"id, an address, a file or a hash (its columns: {shown}); is it a "
-                "list of videos?"
+                f"{printable(name)}: none of its first entries names a video by an id, "
+                f"a URL, a file or a hash (its columns: {shown}); is it a list of "
+                "videos?"
             ]
         )
-    notes = _notes(kinds, unspecific, left)
-    about = ListInfo(name=name, sha256=regular.sha256(path), rows=rows, notes=notes)
-    return about, _distinct(hits)
+    notes = _notes(kinds, unspecific, left_out)
+    info = ListInfo(name=name, sha256=regular.sha256(path), rows=rows, notes=notes)
+    return info, _distinct(hits)
 
 
 def _index(
@@ -277,9 +276,9 @@ def _index(
 ) -> dict[tuple[str, str], list[tuple[Video, bool]]]:
     """Returns the videos of each key, and whether the key identifies the video.
 
-    A YouTube id is also compared with other ids, and the reverse, as a weak key.
+    A YouTube id is also compared with other ids as a weak key, and the reverse.
     """
-    index = collections.defaultdict(list)
+    index = collections.defaultdict[tuple[str, str], list[tuple[Video, bool]]](list)
     for video in wanted:
         for kind, of_kind in video.keys.items():
             for key in of_kind:
@@ -293,8 +292,8 @@ def _index(
 def _similar(
     wanted: Sequence[Video], pictures: Mapping[str, Pictures], name: str
 ) -> list[Hit]:
-    """Returns the entries with a picture hash near to that of a video's frame."""
-    found = []
+    """Returns the entries with a picture hash near that of a frame of a video."""
+    found: list[Hit] = []
     for kind, theirs in pictures.items():
         for video in wanted:
             if video.file is not None:
@@ -313,24 +312,26 @@ def _distinct(hits: list[Hit]) -> list[Hit]:
     return sorted(best.values(), key=lambda hit: hit.row)
 
 
-def _notes(kinds: collections.Counter[str], unspecific: int, left: int) -> list[str]:
-    """Returns notes on the forms of names in a list, and on entries left out."""
-    notes = []
+def _notes(
+    kinds: collections.Counter[str], unspecific: int, left_out: int
+) -> list[str]:
+    """Returns notes on the kinds of keys in a list, and on entries left out."""
+    notes: list[str] = []
     if unspecific:
         notes.append(
             f"{unspecific} of its first entries have names of digits alone or of fewer "
             "than five characters, which many videos have: they were not compared"
         )
-    if left:
+    if left_out:
         notes.append(
-            f"{left} entries with a name that more than {_COMMON} entries have, or "
+            f"{left_out} entries with a name that more than {_COMMON} entries have, or "
             f"with a key that more than {_MOST} have, were left out"
         )
     rare = _SHARE * kinds.total()
     common = [(kind, count) for kind, count in kinds.most_common() if count >= rare]
     if len(common) > 1:
         listed = ", ".join(f"{kind} {count}" for kind, count in common)
-        notes.append(f"its first entries name videos in several forms: {listed}")
+        notes.append(f"its first entries name videos in several ways: {listed}")
     return notes
 
 

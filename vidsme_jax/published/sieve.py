@@ -1,6 +1,6 @@
 """A fast filter for texts that may contain a key, by a few bytes of each key.
 
-Lists have millions of entries, of which few name the user's videos: the others are
+Lists have millions of entries, few of which name the user's videos: the others are
 dropped before they are parsed. There are false positives but no false negatives.
 """
 

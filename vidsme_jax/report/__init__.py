@@ -1,4 +1,4 @@
-"""Writes what an audit found: for programs, for eyes, for a sceptical reader."""
+"""Writes the results of an audit: tables, JSON, figures and an HTML page."""
 
 import dataclasses
 import pathlib
@@ -23,31 +23,35 @@ from vidsme_jax.wording import printable
 
 
 def failures(workdir: pathlib.Path) -> list[Failure]:
-    """Returns what `write` has listed in a work directory, by an earlier call."""
+    """Reads the failures that an earlier call of `write` listed.
+
+    Raises:
+      AuditError: The file is damaged; lists its first problems.
+    """
     return files.read_failures(workdir / "failures.jsonl")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Results:
-    """What an audit found, of which `metrics.json` and the report are made.
+    """The results of an audit, from which `metrics.json` and the report are made.
 
     Attributes:
       table: The scores.
-      evaluation: Of `metrics.evaluate`.
-      judged: Of `validity.judge`.
-      suspects: Of `suspects.suspects`.
-      run: Settings, versions, devices with their kernels, utilisation and
-        fingerprints; nested, printed as it is.
-      failures: One per item that has no scores.
-      warnings: What was noticed about a video, by its path.
-      comparison: That the verdict is of.
-      headline: The score that the verdict is of; a key of `table.scores`.
-      left_out: What the sources hold and the corpus does not take.
-      notes: On the corpus as a whole, such as that videos are in two roles.
-      beside: The further score that is reported, of `scores.beside`.
+      evaluation: The result of `metrics.evaluate`.
+      judged: The result of `validity.judge`.
+      suspects: The result of `suspects.suspects`.
+      run: The content of `config.json`: settings, versions, devices with their kernels,
+        utilisation and fingerprints; nested, shown unchanged.
+      failures: One per item without scores.
+      warnings: Warnings about a video, by its path.
+      comparison: The declared comparison, which the verdict is about.
+      headline: The score that the verdict is about; a key of `table.scores`.
+      left_out: Rows and files of the sources that are not in the corpus.
+      notes: About the corpus as a whole, such as that videos are in two roles.
+      beside: The further score that is reported; see `scores.beside`.
       control: The positive control, if there is one.
-      gate: Of `gates.judge`.
-      published: Of `lookups.opened`.
+      gate: The result of `gate.judge`.
+      published: The result of a look-up in published lists, if there is one.
     """
 
     table: ScoreTable
@@ -75,23 +79,24 @@ def write(
     descriptions: dict[str, str],
     declared: Declared | None = None,
 ) -> tuple[dict[str, Any], tuple[Picture, ...]]:
-    """Writes scores, metrics, failures, figures and `report.html`; each file whole.
+    """Writes scores, metrics, failures, figures and `report.html`, each atomically.
 
-    Warnings are logged, a line a kind.
+    Warnings are logged, one line per kind.
 
     Args:
-      workdir: Made if absent.
-      results: What was found.
+      workdir: Created if absent.
+      results: The results.
       curves: The clips to show frame by frame.
       descriptions: One line for each score.
-      declared: The declaration of the result; None without one.
-        The first verdict under it is kept, in `verdict.json`.
+      declared: The declaration of the audit, if there is one; the first verdict under
+        it is stored in `verdict.json`.
 
     Returns:
       The content of `metrics.json`, and the figures.
 
     Raises:
-      ValueError: A number that is not finite would have gone into `metrics.json`.
+      ValueError: A number of `metrics.json` is not finite.
+      OSError: A file cannot be written.
     """
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -99,18 +104,19 @@ def write(
     if declared is not None:
         declared = declaration.reached(declared, workdir, **_declared_result(results))
     found = content(results, declared)
-    table, suspects = results.table, results.suspects
+    table = results.table
     files.write_scores(workdir, table)
     files.write_json(workdir / "metrics.json", found)
     files.write_failures(workdir / "failures.jsonl", results.failures)
     shown = results.headline, results.beside.score if results.beside else ""
-    drawn = figures.draw(table, found["comparisons"], curves, *shown, suspects)
+    shown += (results.suspects,)
+    drawn = figures.draw(table, found["comparisons"], curves, *shown)
     written = figures.write(workdir / "figures", drawn)
     html = page.render(
         found,
         workdir,
         figures=written,
-        cards=cards.of_curves(curves, table, *shown, suspects),
+        cards=cards.of_curves(curves, table, *shown),
         run=results.run,
         failures=results.failures,
         descriptions=descriptions,
@@ -120,9 +126,10 @@ def write(
 
 
 def content(results: Results, declared: Declared | None) -> dict[str, Any]:
-    """Returns the content of `metrics.json`, and writes nothing; see `write`."""
+    """Returns the content of `metrics.json`; writes nothing."""
     table, evaluation, run = results.table, results.evaluation, results.run
     result, control = _declared_result(results), results.control
+    config = run.get("config", {})
     if declared is not None:
         result["statement"] = f"{declared.mark}{result['statement']}"
     return {
@@ -141,11 +148,11 @@ def content(results: Results, declared: Declared | None) -> dict[str, Any]:
         ),
         "scope": scope.scope(
             list(table.scores),
-            _slices(run),
+            [name for name in SLICES if name in config.get("slices", SLICES[:1])],
             headline=results.headline,
             reference=bool(table.reference),
             suspects=results.suspects,
-            greedy=run.get("config", {}).get("response") == "greedy",
+            greedy=config.get("response") == "greedy",
         ),
         "larger_is_member": table.larger_is_member,
         "intervals": evaluation["intervals"],
@@ -158,35 +165,28 @@ def content(results: Results, declared: Declared | None) -> dict[str, Any]:
         },
         "suspects": results.suspects,
         "warnings": results.warnings,
-        "left_out": [dataclasses.asdict(one) for one in results.left_out],
+        "left_out": [dataclasses.asdict(each) for each in results.left_out],
         "notes": list(results.notes),
         "kernels": run.get("device", {}).get("kernels", {}),
     }
 
 
-def _slices(run: dict[str, Any]) -> list[str]:
-    """Returns whose tokens a run has scored."""
-    slices = run.get("config", {}).get("slices", SLICES[:1])
-    return [name for name in SLICES if name in slices]
-
-
 def _declared_result(results: Results) -> dict[str, Any]:
-    """Returns verdict and statement of what was declared; of suspects alone theirs."""
+    """Returns verdict and statement of the declared comparison, else of suspects."""
     judged, suspects = results.judged, results.suspects
     comparison, headline = results.comparison, results.headline
     if comparison in judged:
         found = judged[comparison]["verdicts"][headline]
-        of = (
-            "" if comparison == "all" else f" (comparison {printable(comparison, 100)})"
-        )
-        name = f"The headline score {headline}{of}"
+        name = f"The headline score {headline}"
+        if comparison != "all":
+            name += f" (comparison {printable(comparison, 100)})"
         statement = verdicts.sentence(name, found)
         return {"verdict": found["verdict"], "statement": statement}
     if judged:
         statement = (
             f"The declared comparison {printable(comparison, 100)} has no rows left: "
-            f"this report says nothing of the headline score {headline} there. What "
-            "is below is of other comparisons, which were not declared."
+            f"this report says nothing about the headline score {headline} there. The "
+            "results below are of other comparisons, which were not declared."
         )
         return {"verdict": "not_tested", "statement": statement}
     if suspects["set"] is not None:
@@ -203,7 +203,7 @@ def _declared_result(results: Results) -> dict[str, Any]:
 def _beside(
     results: Results, beside: Beside, declared: Declared | None
 ) -> dict[str, Any]:
-    """Returns the statement on the further score that is reported."""
+    """Returns the further score, its role and its statement."""
     judged, comparison = results.judged, results.comparison
     role, statement = f"As {beside.role}", ""
     if declared is not None:
@@ -216,7 +216,7 @@ def _beside(
 
 
 def _reference(results: Results) -> dict[str, Any] | None:
-    """Says what the reference model shows alone, and which rows it has not scored."""
+    """Returns the AUC of the reference model alone, and the rows without its scores."""
     table = results.table
     if not table.reference:
         return None

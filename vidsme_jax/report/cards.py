@@ -1,7 +1,7 @@
-"""Cards of single clips: who they are, their scores, and their place among others.
+"""Cards of single clips: what they are, their scores, and their place among others.
 
-A place is a count: more member-like than so many of the known non-members. It is no
-p-value, for the extreme clips were chosen by their place.
+A place is a count: of the known non-members that are less member-like. It is not a
+p-value, since the extreme clips were chosen by it.
 """
 
 import dataclasses
@@ -11,27 +11,28 @@ from typing import Any
 import cv2
 import numpy as np
 from absl import logging
+from jaxtyping import Int
 
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import metrics
 from vidsme_jax.evaluation.validity import CALLED
 from vidsme_jax.report import plots, representatives
 from vidsme_jax.report.plots import ClipCurve
-from vidsme_jax.wording import counted
+from vidsme_jax.wording import counted, printable
 
-_SCORES = 8  # Of a card.
+_MAX_SCORES = 8  # Of a card.
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 80]
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Of one score of a clip.
+    """The place of a clip among other clips by one score.
 
     Attributes:
-      score: Its name.
-      value: With the table's sign; None where the clip has none.
+      score: The name of the score.
+      value: Its value, with the sign of the table; None if the clip has none.
       below: How many of the others are less member-like.
-      others: How many there are.
+      others: How many others have the score.
     """
 
     score: str
@@ -41,36 +42,36 @@ class Place:
 
     @property
     def share(self) -> float:
-        """Returns the place from 0, less than all others, to 1."""
+        """Returns the share of the others that are less member-like, from 0 to 1."""
         return self.below / self.others if self.others else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What a page shows of one clip with its figure.
+    """What a page shows of one clip, apart from its figure.
 
     Attributes:
       curve: The clip, with its entropies.
-      video: As the manifest names it; "" if the row is not in the table.
+      video: The name in the manifest; "" if the row is not in the table.
       role: In words.
       group: "" for none.
-      against: What its place is among, such as "calibration clips".
+      compared_with: The clips that it is ranked among, such as "calibration clips".
       places: The headline first, then the further score and those of other families.
-      frames: Number in the file, and JPEG.
-      tested: The suspect's p-values, in words; "" of other clips.
+      frames: Pairs of a number in the file and a JPEG.
+      tested: The p-values of a suspect, in words; "" for other clips.
     """
 
     curve: ClipCurve
     video: str
     role: str
     group: str
-    against: str
+    compared_with: str
     places: list[Place]
     frames: list[tuple[int, bytes]]
     tested: str
 
     def statement(self) -> str:
-        """Says the headline's place in a sentence."""
+        """Returns the place by the headline score as a sentence."""
         if not self.places or self.places[0].value is None:
             return "It has no headline score."
         first = self.places[0]
@@ -78,7 +79,7 @@ class Card:
             return "There are no clips known not to be members to place it among."
         return (
             f"More member-like by {first.score} than {first.below} of "
-            f"{first.others} {self.against}."
+            f"{first.others} {self.compared_with}."
         )
 
 
@@ -89,29 +90,29 @@ def of_curves(
     beside: str,
     suspects: dict[str, Any],
 ) -> list[Card]:
-    """Returns the cards of some clips, in their order."""
+    """Returns the cards of clips, in their order; see `figures.draw`."""
     calibrated = (table.role == "calibration").any()
     role = "calibration" if calibrated else "nonmembers"
     declared = [headline, *([beside] if beside else [])]
     every = representatives.of_scores(table.scores, table.larger_is_member, declared)
-    names = [each.score for each in every][:_SCORES]
+    names = [each.score for each in every][:_MAX_SCORES]
     known = np.flatnonzero(table.role == role)
-    tested = {row: its for its in suspects["rows"] for row in its["ids"]}
-    found = []
+    tested = {name: suspect for suspect in suspects["rows"] for name in suspect["ids"]}
+    found: list[Card] = []
     for curve in curves:
-        at = np.flatnonzero(table.id == curve.id).tolist()
-        row = at[0] if at else None
-        others, against = known, CALLED[role]
+        rows = np.flatnonzero(table.id == curve.id).tolist()
+        row = rows[0] if rows else None
+        others, compared_with = known, CALLED[role]
         if row is not None and table.role[row] == role:
             others = known[table.cluster[known] != table.cluster[row]]
-            against = f"other {against}"
+            compared_with = f"other {compared_with}"
         found.append(
             Card(
                 curve=curve,
                 video="" if row is None else str(table.video[row]),
-                role=plots.NAMES.get(curve.role, curve.role).removesuffix("s"),
+                role=plots.NAMES[curve.role].removesuffix("s"),
                 group="" if row is None else str(table.group[row]),
-                against=against,
+                compared_with=compared_with,
                 places=[]
                 if row is None
                 else [_place(table, name, row, others) for name in names],
@@ -122,39 +123,42 @@ def of_curves(
     return found
 
 
-def _place(table: ScoreTable, name: str, row: int, others: np.ndarray) -> Place:
+def _place(
+    table: ScoreTable, name: str, row: int, others: Int[np.ndarray, " others"]
+) -> Place:
     values = metrics.oriented(table, name)
-    own, known = float(values[row]), values[others]
+    score, known = float(values[row]), values[others]
     known = known[np.isfinite(known)]
-    if not np.isfinite(own):
+    if not np.isfinite(score):
         return Place(name, None, 0, len(known))
     value = float(table.scores[name][row])
-    return Place(name, value, int((known < own).sum()), len(known))
+    return Place(name, value, int((known < score).sum()), len(known))
 
 
 def _frames(curve: ClipCurve) -> list[tuple[int, bytes]]:
-    """Returns small pictures as JPEG; none where they cannot be made."""
+    """Returns the thumbnails as JPEG; none if they cannot be encoded."""
     if curve.thumbnails is None:
         return []
     shown = [curve.frame_indices[k] for k in plots.pictured(len(curve.frame_indices))]
-    found = []
+    found: list[tuple[int, bytes]] = []
     for number, picture in zip(shown, curve.thumbnails, strict=False):
         bgr = np.ascontiguousarray(picture[..., ::-1])
         try:
             content = cv2.imencode(".jpg", bgr, _JPEG)[1].tobytes()
         except cv2.error as error:
-            logging.warning("a frame of a clip is not shown: %s", error)
+            name = printable(curve.id, 100)
+            logging.warning("%s: its frames are not shown: %s", name, error)
             return []
         found.append((int(number), content))
     return found
 
 
 def _tested(row: dict[str, Any] | None) -> str:
-    """Says in words what the tests of a suspect's video gave."""
+    """Returns the test results of a suspect's video, in words."""
     if row is None:
         return ""
     if row["p_value"] is None:
-        return "Ranked, and not tested."
+        return "Ranked, but not tested."
     listed = "listed" if row["listed"] else "not listed"
     rows = (
         f" (mean of {counted(len(row['ids']), 'row')})" if len(row["ids"]) > 1 else ""

@@ -1,9 +1,10 @@
-"""The figures of a report, each with the words that go with it."""
+"""Draws the figures of a report, each with title, caption and description."""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from vidsme_jax.base import ScoreTable
@@ -15,23 +16,23 @@ from vidsme_jax.report import overview, plots, representatives
 from vidsme_jax.report.plots import ClipCurve
 
 OF_SUSPECTS = "growth-suspects"  # The name of their figure.
-_CLASSICAL = ("perplexity", "ppl")  # The first of these that was computed.
+_CLASSICAL = ("perplexity", "ppl")  # By profile.
 
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """A figure, the stem of its files and the words that go with it.
+    """A figure with its texts.
 
-    Where it could not be drawn, `figure` is None and the caption says why.
+    If it could not be drawn, `figure` is None and the caption says why.
 
     Attributes:
-      name: The stem of its files; begins its ids in a page.
-      figure: For the files, and for the page where that has no other.
+      name: The stem of its files, and the prefix of its ids in a page.
+      figure: For the files; also for the page, if `inline` is None.
       title: What it is.
       caption: How to read it.
-      shown: In words, what it shows, for those who do not see it.
-      of: The comparison that it is of; "" for the whole corpus or a clip.
-      inline: For the page, if that is another.
+      shown: What it shows, in words, for screen readers.
+      of: The name of its comparison; "" for the whole corpus or a clip.
+      inline: For the page, if another one.
     """
 
     name: str
@@ -56,15 +57,15 @@ def rocs(
 
     Args:
       table: The scores.
-      name: Of the comparison.
-      slug: Of the files.
-      which: Rows are compared.
-      compared: What was evaluated and judged of them.
-      headline: The score that the verdict is of.
+      name: The name of the comparison.
+      slug: The last part of the stem of the files.
+      which: The rows that are compared.
+      compared: The results of the comparison.
+      headline: The score that the verdict is about.
       beside: A further score; "" for none.
     """
-    shown = [headline, beside] if beside else [headline]
-    curves = [_curve(table, score, which, score == headline) for score in shown]
+    scores = [headline, beside] if beside else [headline]
+    curves = [_curve(table, score, which, score == headline) for score in scores]
     rates = compared.get("scores", {}).get(headline, {}).get("tpr", {})
     if curves[0] is not None:
         curves[0] = dataclasses.replace(curves[0], points=_points(rates))
@@ -97,23 +98,21 @@ def rocs(
         zoomed += " Diamonds: the rates of the table, with their intervals."
     zoomed += "".join(f" {text[0].upper()}{text[1:]}." for text in refused)
     linear, log = (plots.roc(curves, num, logarithmic=x) for x in (False, True))
-    said = f"ROC curves of {'; '.join(curve.label for curve in curves)}."
+    shown = f"ROC curves of {'; '.join(curve.label for curve in curves)}."
     stated = [
         f"at FPR {fpr} TPR {intervals.in_words(x)}"
         for fpr, x in rates.items()
         if x["value"] is not None
     ]
-    low = f"{said} The headline: {', '.join(stated) or 'no rate could be stated'}."
+    low = f"{shown} The headline: {', '.join(stated) or 'no rate could be stated'}."
     return [
-        Drawing(f"roc-{slug}", linear, f"ROC: {name}", caption, said),
+        Drawing(f"roc-{slug}", linear, f"ROC: {name}", caption, shown),
         Drawing(f"roc-log-{slug}", log, f"TPR at low FPR: {name}", zoomed, low),
     ]
 
 
-def _points(
-    rates: dict[str, Any],
-) -> tuple[tuple[float, float, float | None, float | None], ...]:
-    """Returns the rates that could be stated, each at the FPR that was asked for."""
+def _points(rates: dict[str, Any]) -> tuple[plots.Point, ...]:
+    """Returns the TPRs that could be stated: FPR, TPR and the ends of its interval."""
     return tuple(
         (float(fpr), x["value"], x["low"], x["high"])
         for fpr, x in rates.items()
@@ -133,30 +132,30 @@ def aucs(
     Args:
       table: The scores.
       stem: Of the files.
-      title: What it is.
-      compared: What was evaluated and judged of the comparison.
+      title: Of the figure.
+      compared: The results of the comparison.
       declared: The headline, and the further score if there is one.
     """
     scores, blind = compared["scores"], compared.get("blind", {})
     every = representatives.of_scores(scores, table.larger_is_member, declared)
-    have = [
+    known = [
         each.score for each in every if scores[each.score]["auc"]["value"] is not None
     ]
-    rest = [name for name in have if name not in declared]
+    rest = [name for name in known if name not in declared]
     rest.sort(key=lambda name: -abs(scores[name]["auc"]["value"] - 0.5))
     chosen = set(rest[: overview.MAX_BARS - len(declared)]) | set(declared)
-    roles = dict(zip(declared, ("headline", "beside"), strict=False))
+    roles = dict(zip(declared, ("headline", "further score"), strict=False))
     shown = [
         overview.Bar(name, scores[name]["auc"], roles.get(name, ""))
-        for name in have
+        for name in known
         if name in chosen
     ]
-    lines = {}
+    lines: dict[str, float] = {}
     if blind.get("auc") is not None:
         lines["without any model"] = blind["auc"]
-    own = compared.get("reference", {}).get(uncalibrated(declared[0]))
-    if own and own["auc"]["value"] is not None:
-        lines["reference model"] = own["auc"]["value"]
+    reference = compared.get("reference", {}).get(uncalibrated(declared[0]))
+    if reference and reference["auc"]["value"] is not None:
+        lines["reference model"] = reference["auc"]["value"]
     caption = (
         "One score for each family, chosen by a rule and not by its result; filled "
         "diamonds are the declared ones, all others are exploratory."
@@ -164,20 +163,20 @@ def aucs(
     if blind.get("auc") is not None:
         caption += (
             f" Dashed: what {blind['strongest']} reaches without any model. A score "
-            "that is no further right shows nothing of the model."
+            "that is no further right shows nothing about the model."
         )
-    if len(have) > len(shown):
-        caption += f" The {len(shown)} furthest from 0.5 of {len(have)} families."
-    said = [f"{x.label} {intervals.in_words(x.auc)}" for x in shown]
-    said += [f"{name} {value:.2f}" for name, value in lines.items()]
+    if len(known) > len(shown):
+        caption += f" The {len(shown)} furthest from 0.5 of {len(known)} families."
+    texts = [f"{x.label} {intervals.in_words(x.auc)}" for x in shown]
+    texts += [f"{name} {value:.2f}" for name, value in lines.items()]
     figure = overview.bars(shown, lines)
-    return [Drawing(stem, figure, title, caption, f"AUC: {'; '.join(said)}.")]
+    return [Drawing(stem, figure, title, caption, f"AUC: {'; '.join(texts)}.")]
 
 
 def growth(
     stem: str, title: str, growth: dict[str, Any], headline: str
 ) -> list[Drawing]:
-    """Draws the p of random subsets of the sources of `growth.growth`."""
+    """Draws the p-values of random subsets of the sources; see `growth.growth`."""
     curve = growth["curve"]
     points = [(min(x["members"], x["nonmembers"]), x["p"]) for x in curve]
     caption = (
@@ -189,17 +188,16 @@ def growth(
 
 
 def suspects(title: str, found: dict[str, Any]) -> list[Drawing]:
-    """Draws the p of random subsets of the suspects."""
-    its = found["set"]
-    points = [(x["videos"], x["p"]) for x in its["curve"]]
-    against = CALLED[found["calibration"]["role"]]
+    """Draws the p-values of random subsets of the suspects; see `suspects.suspects`."""
+    points = [(x["videos"], x["p"]) for x in found["set"]["curve"]]
+    others = CALLED[found["calibration"]["role"]]
     caption = (
-        f"Of {found['score']}: p that suspects rank above all {against}, the median "
+        f"Of {found['score']}: p that suspects rank above all {others}, the median "
         "over random subsets of the suspects; the diamond is of all of them. A curve "
-        "that never comes down says nothing of whether a few of them were used."
+        "that never comes down does not show that none of them was used."
     )
-    given = points, its["alpha"], "suspects"
-    return [_by_number(OF_SUSPECTS, title, caption, *given)]
+    args = points, found["set"]["alpha"], "suspects"
+    return [_by_number(OF_SUSPECTS, title, caption, *args)]
 
 
 def _by_number(
@@ -210,14 +208,13 @@ def _by_number(
     level: float,
     what: str,
 ) -> Drawing:
-    smallest = min(p for _, p in points)
-    figure = overview.p_by_number(points, level, what, smallest)
-    said = "; ".join(f"{number}: {p_is(p)}" for number, p in points)
-    return Drawing(stem, figure, title, caption, f"By the number of {what}: {said}.")
+    figure = overview.p_by_number(points, level, what)
+    values = "; ".join(f"{number}: {p_is(p)}" for number, p in points)
+    return Drawing(stem, figure, title, caption, f"By the number of {what}: {values}.")
 
 
 def classical(table: ScoreTable, headline: str) -> str:
-    """Returns the second curve of a figure where no further score is declared."""
+    """Returns the second score of a ROC figure if no further score is declared."""
     found = [s for s in _CLASSICAL if s in table.scores and s != headline]
     return found[0] if found else ""
 
@@ -236,22 +233,30 @@ def _curve(
     label = f"{plots.plain(score)}, AUC {metrics.auc(member, nonmember):.2f}"
     band = None
     if banded:
-        roles = which.members, which.nonmembers
-        units = (table.units[rows][~np.isnan(values[rows])] for rows in roles)
-        band = _band(member, nonmember, *map(intervals.effective, units))
+        first, second = (
+            intervals.effective(table.units[rows][~np.isnan(values[rows])])
+            for rows in (which.members, which.nonmembers)
+        )
+        band = _band(member, nonmember, (first, second))
     return plots.Curve(label, curve.fpr, curve.tpr, band)
 
 
 def _band(
-    members: np.ndarray, nonmembers: np.ndarray, first: int, second: int
+    members: Float[np.ndarray, " members"],
+    nonmembers: Float[np.ndarray, " nonmembers"],
+    sources: tuple[int, int],
 ) -> plots.Band | None:
-    """Returns the 95 % interval of the TPR by FPR; None with too few sources."""
-    if intervals.too_few((first, second), (first, second)):
+    """Returns the 95 % interval of the TPR by FPR; None if there are too few sources.
+
+    `sources` are the effective numbers of sources of members and of non-members.
+    """
+    if intervals.too_few(sources, sources):
         return None
-    rates = np.concatenate([np.geomspace(1 / second, 0.1, 16), np.linspace(0.1, 1, 19)])
-    rates = np.unique(rates[rates >= 1 / second - 1e-12])
+    least = 1 / sources[1]
+    rates = np.concatenate([np.geomspace(least, 0.1, 16), np.linspace(0.1, 1, 19)])
+    rates = np.unique(rates[rates >= least - 1e-12])
     ends = [
-        intervals.rate_at_quantile(members, nonmembers, (first, second), float(rate))
+        intervals.rate_at_quantile(members, nonmembers, sources, float(rate))
         for rate in rates
     ]
     low, high = np.array(ends).T
@@ -259,10 +264,10 @@ def _band(
 
 
 def distributions(table: ScoreTable, headline: str) -> list[Drawing]:
-    """Draws how the headline and the orders are distributed, by role and group."""
+    """Draws histograms of the headline and of the orders, by role and group."""
     shown = plots.series(table)
-    how = "Each row has its own height; the line is the median; what is beyond the "
-    how += "axis is counted in the outermost bars."
+    how = "Each row is scaled to its own height; the line is the median; values beyond "
+    how += "the axis are counted in the outermost bars."
     sign = "larger" if table.larger_is_member else "smaller"
     orders = {"q (2: least motion)": table.q, "r (1: steady light)": table.r}
     return [
@@ -276,16 +281,16 @@ def distributions(table: ScoreTable, headline: str) -> list[Drawing]:
             "orders",
             plots.histograms(orders, shown),
             "The entropy orders q and r",
-            "They follow from the frames alone, without the model. Where members and "
-            f"non-members differ here, the sets differ in content. {how}",
+            "They are functions of the frames alone, without the model. Where members "
+            f"and non-members differ here, the sets differ in content. {how}",
         ),
     ]
 
 
 def clip(curve: ClipCurve, name: str, title: str) -> list[Drawing]:
-    """Draws the entropies of a clip, frame by frame; for the files with its frames."""
+    """Draws the entropies of a clip by frame; in the files, with its frames."""
     caption = (
-        f"Clip {curve.id} ({plots.NAMES.get(curve.role, curve.role)}), headline score "
+        f"Clip {curve.id} ({plots.NAMES[curve.role]}), headline score "
         f"{curve.score:.4g}. Mean Sharma-Mittal entropy of the rows of each frame"
     )
     if curve.reversed is None:
@@ -296,16 +301,17 @@ def clip(curve: ClipCurve, name: str, title: str) -> list[Drawing]:
         caption += " Its frames are not shown"
         caption += f": {curve.missing}." if curve.missing else "."
     without = plots.clip_curve(dataclasses.replace(curve, thumbnails=None))
-    figure, said = plots.clip_curve(curve), [f"natural order {_range(curve.natural)}"]
+    figure = plots.clip_curve(curve)
+    ranges = [f"natural order {_range(curve.natural)}"]
     if curve.reversed is not None:
-        said.append(f"reversed {_range(curve.reversed)}")
+        ranges.append(f"reversed {_range(curve.reversed)}")
     shown = f"Entropy of {len(curve.frame_indices)} frames, from first to last: "
-    shown += f"{'; '.join(said)}."
+    shown += f"{'; '.join(ranges)}."
     return [Drawing(name, figure, title, caption, shown, inline=without)]
 
 
-def _range(values: np.ndarray) -> str:
-    """Says in words how a line runs."""
+def _range(values: Float[np.ndarray, " frames"]) -> str:
+    """Returns the ends and the range of a line, in words."""
     known = values[np.isfinite(values)]
     if not len(known):
         return "unknown"

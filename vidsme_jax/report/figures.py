@@ -1,4 +1,4 @@
-"""Which figures a report has, and their files."""
+"""Chooses the figures of a report, and writes their files."""
 
 import dataclasses
 import io
@@ -18,12 +18,12 @@ from vidsme_jax.report.plots import ClipCurve
 from vidsme_jax.store.files import write_atomically
 from vidsme_jax.wording import printable
 
-_MAX_COMPARISONS = 6  # With ROC figures of their own.
+_MAX_COMPARISONS = 6  # With ROC figures.
 _MAX_OVERVIEWS = 3  # Of these, with figures of all scores and of fewer sources.
 _DPI = 110
-_CAUSE = 200  # Characters.
-_WORDS = 200, 3000  # Characters of a title and of what a figure shows.
-# The files of an audit's figures, and the same half written.
+_MAX_CAUSE = 200  # Characters.
+_MAX_TITLE, _MAX_DESCRIPTION = 200, 3000  # Characters.
+# The files of an audit's figures, also half written.
 _OWN = re.compile(
     r"((roc|roc-log|auc|growth|clip)-\d+-[a-z0-9-]+|scores|orders|growth-suspects)"
     r"\.(png|pdf)(\.tmp)?"
@@ -38,41 +38,41 @@ def draw(
     beside: str = "",
     suspects: dict[str, Any] | None = None,
 ) -> list[Drawing]:
-    """Draws everything.
+    """Draws the figures of an audit, in the order of the page.
 
     Args:
       table: The scores.
-      compared: What was evaluated and judged of each comparison, by name.
+      compared: The results of each comparison, by name.
       curves: The clips to show frame by frame.
-      headline: The score that the verdict is of.
+      headline: The score that the verdict is about.
       beside: The further score; "" for none.
-      suspects: Of `suspects.suspects`.
+      suspects: The result of `suspects.suspects`.
     """
     second = beside or drawings.classical(table, headline)
     every = groups.comparisons(table)
     largest = sorted(every, key=lambda name: -len(every[name].nonmembers))
     found: list[Drawing] = []
     for place, name in enumerate(largest[:_MAX_COMPARISONS]):
-        its = compared.get(name, {})
+        results = compared.get(name, {})
         slug = f"{place}-{_slug(name)}"
-        given = table, name, slug, every[name], its, headline, second
-        drawn = attempted(f"roc-{slug}", f"ROC: {name}", drawings.rocs, *given)
+        args = table, name, slug, every[name], results, headline, second
+        drawn = attempted(f"roc-{slug}", f"ROC: {name}", drawings.rocs, *args)
         whole = place < _MAX_OVERVIEWS
-        if whole and its.get("scores"):
+        if whole and results.get("scores"):
             title, declared = f"AUC by score: {name}", [headline, beside]
-            given = table, f"auc-{slug}", title, its, [x for x in declared if x]
-            drawn += attempted(f"auc-{slug}", title, drawings.aucs, *given)
-        if whole and its.get("growth"):
+            args = table, f"auc-{slug}", title, results, [x for x in declared if x]
+            drawn += attempted(f"auc-{slug}", title, drawings.aucs, *args)
+        if whole and results.get("growth"):
             title = f"p by number of sources: {name}"
-            given = f"growth-{slug}", title, its["growth"], headline
-            drawn += attempted(f"growth-{slug}", title, drawings.growth, *given)
+            args = f"growth-{slug}", title, results["growth"], headline
+            drawn += attempted(f"growth-{slug}", title, drawings.growth, *args)
         found += [dataclasses.replace(each, of=name) for each in drawn]
-    given = table, headline
-    found += attempted("scores", "The scores", drawings.distributions, *given)
+    args = table, headline
+    found += attempted("scores", "The scores", drawings.distributions, *args)
     if suspects and suspects.get("set"):
         title = "p by number of suspects"
-        given = title, suspects
-        found += attempted(drawings.OF_SUSPECTS, title, drawings.suspects, *given)
+        args = title, suspects
+        found += attempted(drawings.OF_SUSPECTS, title, drawings.suspects, *args)
     for place, curve in enumerate(curves):
         stem = f"clip-{place}-{_slug(curve.label)}"
         title = f"The {curve.label} clip"
@@ -83,9 +83,9 @@ def draw(
 def attempted(
     name: str, title: str, make: Callable[..., list[Drawing]], *args: Any
 ) -> list[Drawing]:
-    """Returns what a function draws; if it fails, that this figure is left out.
+    """Returns what a function draws; if it fails, a drawing that says why.
 
-    Whatever a table holds, a report without one of its figures is better than none.
+    A report without one of its figures is better than none.
     """
     try:
         return make(*args)
@@ -95,7 +95,7 @@ def attempted(
 
 def _left_out(name: str, title: str, error: Exception) -> Drawing:
     kind = type(error).__name__
-    cause = printable(f"{kind}: {error}" if str(error) else kind, _CAUSE)
+    cause = printable(f"{kind}: {error}" if str(error) else kind, _MAX_CAUSE)
     logging.warning("the figure %s is left out: %s", name, cause)
     return Drawing(name, None, title, f"This figure could not be drawn: {cause}.")
 
@@ -103,18 +103,18 @@ def _left_out(name: str, title: str, error: Exception) -> Drawing:
 def write(
     folder: pathlib.Path, drawn: list[Drawing], own: re.Pattern[str] = _OWN
 ) -> list[tuple[Drawing, bytes]]:
-    """Writes each figure as PNG and PDF; returns the figures as they are in a page.
+    """Writes each figure as PNG and PDF; returns the figures with their SVGs.
 
-    The SVG of a figure that could not be drawn is empty. Files of figures that an
-    earlier report had, and this one has not, are removed.
+    The SVG of a figure that could not be drawn is empty. Files of figures that only an
+    earlier report had are removed.
 
     Args:
-      folder: Made if absent.
+      folder: Created if absent.
       drawn: In the order of the page.
       own: Matches the names of files that may be removed.
     """
     folder.mkdir(exist_ok=True)
-    written, names = [], set()
+    written, names = list[tuple[Drawing, bytes]](), set[str]()
     for drawing in drawn:
         files: dict[str, bytes] = {}
         if drawing.figure is not None:
@@ -136,7 +136,7 @@ def write(
 def pictures(
     folder: pathlib.Path, written: list[tuple[Drawing, bytes]]
 ) -> tuple[Picture, ...]:
-    """Returns those figures of `write` that could be drawn, for a notebook."""
+    """Returns the figures of `write` that could be drawn, for a notebook."""
     return tuple(
         Picture(
             name=drawing.name,
@@ -151,20 +151,21 @@ def pictures(
 
 
 def _rendered(drawing: Drawing) -> dict[str, bytes]:
-    """Returns the contents of the files of a figure, by their endings."""
-    contents, figure = {}, drawing.figure
+    """Returns a figure as PNG, PDF and SVG, by suffix."""
+    contents, figure = dict[str, bytes](), drawing.figure
     assert figure is not None
     for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
         contents[kind] = buffer.getvalue()
-        figure.set_layout_engine("none")  # The others take it over.
-    words = drawing.title, drawing.shown or drawing.caption
-    about = (printable(text, most) for text, most in zip(words, _WORDS, strict=True))
-    contents["svg"] = inline.svg(drawing.inline or figure, drawing.name, *about)
+        figure.set_layout_engine("none")  # The others reuse it.
+    title = printable(drawing.title, _MAX_TITLE)
+    description = printable(drawing.shown or drawing.caption, _MAX_DESCRIPTION)
+    shown = drawing.inline or figure
+    contents["svg"] = inline.svg(shown, drawing.name, title, description)
     return contents
 
 
 def _slug(text: str) -> str:
-    """Returns a short file name; the place before it makes it unique."""
+    """Returns text as part of a file name; the number before it makes it unique."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "group"

@@ -1,4 +1,4 @@
-"""What was audited and what was not looked at: the first thing that a report says."""
+"""The head of a report: what was audited, what was not, and the verdict in words."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _ROLES = {
     "suspects": "suspects: videos whose membership is unknown",
     "calibration": "calibration clips: known non-members that are like the suspects",
 }
-# What the first screen says of a verdict, before any number.
+# The verdicts in words, without numbers.
 _PLAIN = {
     "supported": (
         "The model ranks the declared members above the non-members, and neither what "
@@ -52,7 +52,7 @@ _PLAIN = {
 _SET_FOUND = (
     "Together the suspects rank higher than clips known not to be members do by "
     "chance. That is a sign that the model knows them, if the two are alike in all "
-    "other respects; it proves no use, and does not say of which video."
+    "other respects; it proves no use, and does not show which video was used."
 )
 _SET_NOT_FOUND = (
     "No sign that the suspects as a set rank higher than clips known not to be "
@@ -61,19 +61,19 @@ _SET_NOT_FOUND = (
 
 
 def plain(found: Mapping[str, Any]) -> str:
-    """Says what was found without a number, for a reader who knows no statistics."""
+    """Returns the result in words, for a reader who knows no statistics."""
     if found["verdict"] is not None:
-        said = _PLAIN[found["verdict"]]
+        text = _PLAIN[found["verdict"]]
     else:
-        said = _SET_FOUND if found["suspects"]["set"]["found"] else _SET_NOT_FOUND
+        text = _SET_FOUND if found["suspects"]["set"]["found"] else _SET_NOT_FOUND
     declared = found["declaration"]
     if declared and declared["exploratory"]:
-        said += " What was asked was changed after results were seen: exploratory."
-    return said
+        text += " The declaration was changed after results were seen: exploratory."
+    return text
 
 
 def facts(found: Mapping[str, Any], run: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns what was audited, as terms with their texts."""
+    """Returns what was audited, as pairs of a term and its text."""
     model, prints = run.get("model", {}), run.get("fingerprints", {})
     config, versions = run.get("config", {}), run.get("versions", {})
     rows = [
@@ -95,7 +95,7 @@ def facts(found: Mapping[str, Any], run: Mapping[str, Any]) -> list[tuple[str, s
 
 
 def _again(run: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns when and by which command this page was made again, if it was."""
+    """Returns date and command by which this page was made again, if it was."""
     again = run.get("report made again")
     if not again:
         return []
@@ -107,38 +107,38 @@ def _joined(*values: Any) -> str:
 
 
 def _reference(run: Mapping[str, Any]) -> str:
-    own = run.get("reference")
-    if not own or "checkpoint" not in own:
+    about = run.get("reference")
+    if not about or "checkpoint" not in about:
         return "none"
-    adapter = "; without its adapter" if own.get("adapter") == "off" else ""
-    mark = f"; fingerprint {own['fingerprint']}" if own.get("fingerprint") else ""
-    return f"{own['checkpoint']}{adapter}{mark}"
+    adapter = "; without its adapter" if about.get("adapter") == "off" else ""
+    mark = f"; fingerprint {about['fingerprint']}" if about.get("fingerprint") else ""
+    return f"{about['checkpoint']}{adapter}{mark}"
 
 
 def _corpora(
     found: Mapping[str, Any], config: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
-    """Returns a line a role that has rows: how many, and where they are from."""
-    lines = []
+    """Returns one line per role with rows: their number and their sources."""
+    lines: list[tuple[str, str]] = []
     for role, what in _ROLES.items():
         count = found["counts"][role]
         if not count["items"]:
             continue
-        said = (
+        text = (
             f"{counted(count['items'], 'row')} of {counted(count['videos'], 'video')} "
             f"from {counted(count['sources'], 'source')}"
         )
         sources = [_short(x) for x in config.get(f"corpus.{role}") or ()]
         if sources:
             more = len(sources) - _MAX_SOURCES
-            said += f": {', '.join(sources[:_MAX_SOURCES])}"
-            said += f" and {more} more" if more > 0 else ""
-        lines.append((what.partition(":")[0].capitalize(), said))
+            text += f": {', '.join(sources[:_MAX_SOURCES])}"
+            text += f" and {more} more" if more > 0 else ""
+        lines.append((what.partition(":")[0].capitalize(), text))
     return lines
 
 
 def _short(source: Any) -> str:
-    """Returns the last part of a path; what is no path as it is."""
+    """Returns the last part of a path; an address unchanged."""
     text = str(source)
     return text if ":" in text else pathlib.PurePosixPath(text).name or text
 
@@ -146,56 +146,56 @@ def _short(source: Any) -> str:
 def not_looked_at(
     found: Mapping[str, Any], run: Mapping[str, Any], failures: Sequence[Failure]
 ) -> list[str]:
-    """Says what a reader might take for granted and this audit has not done."""
+    """Returns what a reader might take for granted and this audit has not done."""
     config = run.get("config", {})
-    said = []
+    texts: list[str] = []
     slices = config.get("slices")
     if slices:
         lacking = [_SLICES[name] for name in SLICES if name not in slices]
-        said += [f"not scored: {', '.join(lacking)}"] if lacking else []
+        texts += [f"not scored: {', '.join(lacking)}"] if lacking else []
     if number := config.get("video.num_frames"):
         if config.get("video.sampling") != "fps":
-            said.append(f"all but {counted(number, 'frame')} of each clip, and sound")
+            texts.append(f"all but {counted(number, 'frame')} of each clip, and sound")
         else:
-            said.append("frames between those sampled, and sound")
+            texts.append("frames between those sampled, and sound")
     for pair in (("members", "nonmembers"), ("suspects", "calibration")):
         there = [bool(found["counts"][role]["items"]) for role in pair]
         if any(there) and not all(there):
-            said.append(f"no {_ROLES[pair[there.index(False)]]}")
+            texts.append(f"no {_ROLES[pair[there.index(False)]]}")
     if not found["reference"]:
-        said.append(
+        texts.append(
             "no reference model: differences between the sets that were not measured "
             "may look like membership"
         )
     if not found["control"]:
-        said.append(
+        texts.append(
             "no positive control, which shows whether this audit could find anything"
         )
     if text := _blind(found):
-        said.append(text)
-    if found.get("published") is None:
-        said.append("published lists of training data were not searched")
+        texts.append(text)
+    if found["published"] is None:
+        texts.append("published lists of training data were not searched")
     if failures:
-        said.append(f"{counted(len(failures), 'row')} failed and have no scores")
+        texts.append(f"{counted(len(failures), 'row')} failed and have no scores")
     if lost := sum(each["count"] for each in found["left_out"]):
-        said.append(f"{lost} rows or files of the sources were left out beforehand")
+        texts.append(f"{lost} rows or files of the sources were left out beforehand")
     if found["groups"]["left_out"]:
-        said.append(f"{counted(found['groups']['left_out'], 'group')} not compared")
-    return said
+        texts.append(f"{counted(found['groups']['left_out'], 'group')} not compared")
+    return texts
 
 
 def _blind(found: Mapping[str, Any]) -> str:
-    """Says which properties of the clips were in no test without the model."""
+    """Returns which properties of the clips were in no test without the model."""
     tests = [(x["blind"], x["apart"]) for x in found["comparisons"].values()]
-    its = found["suspects"]
-    if its["exchangeable"]:
-        tests.append((its["exchangeable"], its["apart"]))
+    of_suspects = found["suspects"]
+    if of_suspects["exchangeable"]:
+        tests.append((of_suspects["exchangeable"], of_suspects["apart"]))
     if not tests:
         return ""
-    looked = {
+    tested = {
         name for pair in tests for each in pair if each for name in each["families"]
     }
-    lacking = [name for name in (*REACHING, *APART) if name not in looked]
+    lacking = [name for name in (*REACHING, *APART) if name not in tested]
     if not lacking:
         return "scene content was not compared without the model"
     return f"not compared without the model: {', '.join(lacking)}, scene content"

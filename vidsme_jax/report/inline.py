@@ -1,9 +1,9 @@
-"""Figures as SVG inside a page: small, in the page's own colours, with words.
+"""Figures as SVG inside a page: small, in the page's colours, with descriptions.
 
-matplotlib draws; here its SVG loses what a page has no use for (fonts, frames of white,
-digits beyond a tenth of a point), takes the page's variables in place of colours, so
-that it is as readable on dark paper, and gets a title and a description. Nothing in it
-is a style attribute, which a page's policy may forbid.
+The SVG of matplotlib is reduced to what a page needs (no fonts, no white frames, no
+digits beyond a tenth of a point). Colours become CSS variables of the page, for dark
+mode, and a title and a description are added. There are no style attributes, which the
+page's security policy forbids.
 """
 
 import io
@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import matplotlib
 from matplotlib.figure import Figure
 
-# Drawn in these, shown in the variables of `page.css`.
+# Colours of the plots, and the variables of `page.css` that replace them.
 COLOURS = {
     "#000000": "var(--ink)",
     "#222222": "var(--ink)",
@@ -32,18 +32,18 @@ _LINK = "{http://www.w3.org/1999/xlink}href"
 _NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 _SIZE = re.compile(r"(?:(bold|\d{3})\s+)?([\d.]+)px")
 _NUMBERS = ("d", "x", "y", "width", "height", "transform", "points", "font-size")
-# What matplotlib says of every path, and the page says once for all.
+# Properties of every path of matplotlib, which `page.css` sets once.
 _USUAL = {"stroke-linejoin": ("miter", "round"), "stroke-miterlimit": ("10",)}
 
 
 def svg(figure: Figure, name: str, title: str, description: str) -> bytes:
-    """Returns a figure as an element of HTML; the same figure gives the same bytes.
+    """Returns a figure as an HTML element; equal figures give equal bytes.
 
     Args:
-      figure: To be drawn.
-      name: Begins its ids; unique in the page.
-      title: In words, what it is.
-      description: In words, what it shows.
+      figure: The figure.
+      name: The prefix of its ids; unique in the page.
+      title: What it is, for screen readers.
+      description: What it shows, for screen readers.
     """
     buffer = io.BytesIO()
     with matplotlib.rc_context(_SETTINGS):
@@ -53,10 +53,10 @@ def svg(figure: Figure, name: str, title: str, description: str) -> bytes:
     drawn = _cleaned(root, name)
     drawn.attrib.clear()
     about = {"title": title, "desc": description}
-    for place, (tag, text) in enumerate(about.items()):
+    for index, (tag, text) in enumerate(about.items()):
         words = ElementTree.Element(tag, {"id": f"{name}-{tag}"})
         words.text = text
-        drawn.insert(place, words)
+        drawn.insert(index, words)
     drawn.attrib |= {
         "viewBox": box,
         "role": "img",
@@ -67,46 +67,45 @@ def svg(figure: Figure, name: str, title: str, description: str) -> bytes:
 
 
 def _cleaned(element: ElementTree.Element, name: str) -> ElementTree.Element:
-    """Returns an element of HTML for one of matplotlib's; see the module."""
+    """Reduces an SVG element of matplotlib, in place, to an element of HTML."""
     referred = {
         link
         for each in element.iter()
         for value in each.attrib.values()
         for link in re.findall(r"^#(.+)$|url\(#(.+?)\)", value)
     }
-    kept = {first or second for first, second in referred}
+    ids = {first or second for first, second in referred}
     for each in list(element.iter()):
         each.tag = each.tag.rpartition("}")[2]
         each.text = each.text if each.tag in ("text", "tspan") else None
         each.tail = None
-        _attributes(each, name, kept)
+        _rewrite_attributes(each, name, ids)
         for child in list(each):
             if _unneeded(child):
                 each.remove(child)
-    _flattened(element)
+    _flatten(element)
     return element
 
 
 def _unneeded(element: ElementTree.Element) -> bool:
-    """Returns whether an element is invisible: a comment, a style, a white frame."""
-    if not isinstance(element.tag, str):
-        return True
+    """Returns whether an element is invisible: a style, or a path without a line."""
     tag, style = element.tag.rpartition("}")[2], element.get("style", "")
     unseen = "fill: none" in style and "stroke:" not in style
     return tag in ("metadata", "style") or (tag == "path" and unseen)
 
 
-def _flattened(element: ElementTree.Element) -> None:
-    """Puts what bare groups hold in their place, and nothing for an empty one."""
-    kept: list[ElementTree.Element] = []
+def _flatten(element: ElementTree.Element) -> None:
+    """Replaces groups without attributes by their members; removes empty groups."""
+    found: list[ElementTree.Element] = []
     for child in list(element):
-        _flattened(child)
+        _flatten(child)
         bare = child.tag == "g" and not child.attrib
-        kept += list(child) if bare else [child] * bool(len(child) or child.tag != "g")
-    element[:] = kept
+        found += list(child) if bare else [child] * bool(len(child) or child.tag != "g")
+    element[:] = found
 
 
-def _attributes(element: ElementTree.Element, name: str, kept: set[str]) -> None:
+def _rewrite_attributes(element: ElementTree.Element, name: str, ids: set[str]) -> None:
+    """Replaces styles by attributes and colours by variables; drops all but `ids`."""
     found = dict(element.attrib)
     element.attrib.clear()
     style = found.pop("style", "")
@@ -124,7 +123,7 @@ def _attributes(element: ElementTree.Element, name: str, kept: set[str]) -> None
     for key, value in found.items():
         key = key.rpartition("}")[2]
         if key == "id":
-            if value not in kept:
+            if value not in ids:
                 continue
             value = f"{name}-{value}"
         elif key == "href" and value.startswith("#"):

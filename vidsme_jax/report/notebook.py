@@ -1,6 +1,6 @@
-"""What a notebook shows of a report: HTML that needs nothing else and no network.
+"""What a notebook shows of a report: self-contained HTML, without network access.
 
-Colours and tables are as the notebook has them, light or dark; every text is escaped.
+Colours and tables are those of the notebook, light or dark; every text is escaped.
 """
 
 import base64
@@ -18,9 +18,9 @@ from vidsme_jax.evaluation.verdicts import p_words
 from vidsme_jax.report import header, representatives
 from vidsme_jax.wording import counted, printable
 
-_COMPARISONS = 6  # In a table.
-_FAMILIES = 12  # Of scores.
-_TEXT, _CELL = 2000, 100  # Characters.
+_MAX_COMPARISONS = 6  # Rows of a table.
+_MAX_FAMILIES = 12  # Of scores.
+_MAX_TEXT, _MAX_CELL = 2000, 100  # Characters.
 _OF_COMPARISON = (
     *("comparison", "members / non-members", "AUC of the headline"),
     *("AUC without the model", "verdict"),
@@ -35,8 +35,8 @@ class Picture:
       name: The stem of its files.
       title: What it is.
       caption: How to read it.
-      shown: In words, what it shows.
-      path: Of the PNG file, which has a white ground.
+      shown: What it shows, in words.
+      path: Of the PNG file.
     """
 
     name: str
@@ -62,12 +62,12 @@ class Picture:
 
 
 def of_audit(found: Mapping[str, Any], failures: int, workdir: pathlib.Path) -> str:
-    """Returns the result of an audit.
+    """Returns the result of an audit as HTML.
 
     Args:
       found: The content of `metrics.json`.
-      failures: Rows without scores.
-      workdir: Where the report is.
+      failures: The number of rows without scores.
+      workdir: The folder of the report.
     """
     parts = [
         _paragraph(header.plain(found), tag="strong"),
@@ -76,8 +76,8 @@ def of_audit(found: Mapping[str, Any], failures: int, workdir: pathlib.Path) -> 
     if rows := _compared(found):
         parts.append(_table(_OF_COMPARISON, rows))
     if rows := _families(found):
-        named = printable(found["comparison"], _CELL)
-        head = (f"score, comparison {named}", "AUC", "p, adjusted for all scores")
+        name = printable(found["comparison"], _MAX_CELL)
+        head = (f"score, comparison {name}", "AUC", "p, adjusted for all scores")
         parts.append(_table(head, rows))
     if failures:
         parts.append(f"<p>Not scored: {counted(failures, 'row')}.</p>")
@@ -86,26 +86,26 @@ def of_audit(found: Mapping[str, Any], failures: int, workdir: pathlib.Path) -> 
 
 
 def _statements(found: Mapping[str, Any]) -> list[str]:
-    """Returns the sentences that the end of a run prints."""
-    its = [found["published"] or {}, found, found["gate"], found["declaration"]]
-    its += [found["beside"], found["reference"], found["control"]]
+    """Returns the sentences that are also printed at the end of a run."""
+    parts = [found["published"], found, found["gate"], found["declaration"]]
+    parts += [found["beside"], found["reference"], found["control"]]
     suspects = found["suspects"]
-    its += [suspects["set"], suspects if suspects["rows"] else None]
-    texts = [each["statement"] for each in its if each and each.get("statement")]
+    parts += [suspects["set"], suspects if suspects["rows"] else None]
+    texts = [each["statement"] for each in parts if each and each["statement"]]
     return list(dict.fromkeys(texts))
 
 
 def _compared(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    headline, rows = found["headline"], []
-    for name, its in list(found["comparisons"].items())[:_COMPARISONS]:
-        counts, blind = its["counts"], its["blind"]["auc"]
+    headline, rows = found["headline"], list[tuple[str, ...]]()
+    for name, compared in list(found["comparisons"].items())[:_MAX_COMPARISONS]:
+        counts, blind = compared["counts"], compared["blind"]["auc"]
         rows.append(
             (
-                printable(name, _CELL),
+                printable(name, _MAX_CELL),
                 f"{counts['members']['items']} / {counts['nonmembers']['items']}",
-                intervals.in_words(its["scores"][headline]["auc"]),
+                intervals.in_words(compared["scores"][headline]["auc"]),
                 "none" if blind is None else f"{blind:.2f}",
-                its["verdicts"][headline]["verdict"],
+                compared["verdicts"][headline]["verdict"],
             )
         )
     return rows
@@ -113,17 +113,16 @@ def _compared(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def _families(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Returns a row for each family of scores of the declared comparison."""
-    its = found["comparisons"].get(found["comparison"])
-    if its is None:
+    compared = found["comparisons"].get(found["comparison"])
+    if compared is None:
         return []
     beside, headline = found["beside"], found["headline"]
     declared = [headline, *([beside["score"]] if beside else [])]
-    every = representatives.of_scores(
-        its["scores"], found["larger_is_member"], declared
-    )
-    rows = []
-    for family in every[:_FAMILIES]:
-        score = its["scores"][family.score]
+    scores, larger = compared["scores"], found["larger_is_member"]
+    every = representatives.of_scores(scores, larger, declared)
+    rows: list[tuple[str, ...]] = []
+    for family in every[:_MAX_FAMILIES]:
+        score = scores[family.score]
         role = "headline" if family.score == headline else "exploratory"
         p = score["adjusted_p"]
         rows.append(
@@ -138,8 +137,8 @@ def _families(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     def line(cells: Sequence[str], tag: str) -> str:
-        its = (f"<{tag}>{_shown(cell)}</{tag}>" for cell in cells)
-        return f"<tr>{''.join(its)}</tr>"
+        shown = (f"<{tag}>{_shown(cell)}</{tag}>" for cell in cells)
+        return f"<tr>{''.join(shown)}</tr>"
 
     body = "".join(line(row, "td") for row in rows)
     return f"<table><thead>{line(head, 'th')}</thead><tbody>{body}</tbody></table>"
@@ -150,13 +149,13 @@ def _paragraph(text: str, tag: str = "span") -> str:
 
 
 def _shown(text: str) -> markupsafe.Markup:
-    return markupsafe.escape(printable(str(text), _TEXT))
+    return markupsafe.escape(printable(str(text), _MAX_TEXT))
 
 
 def _link(page: pathlib.Path) -> str:
-    """Returns the path of a page; a link where a notebook can follow one.
+    """Returns the path of a page, as a link if it is below the notebook's folder.
 
-    It must be below the notebook's folder: browsers open no other files.
+    Browsers open no other files.
     """
     absolute, here = pathlib.Path(os.path.abspath(page)), pathlib.Path.cwd()
     if not absolute.is_relative_to(here):

@@ -1,4 +1,4 @@
-"""Plots of one comparison as a whole: AUC by score, and p by number of sources."""
+"""Plots of a whole comparison: AUC by score, and p by number of sources."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ class Bar:
     """The AUC of one score.
 
     Attributes:
-      label: Its name.
-      auc: As `metrics.evaluate` has it, with a value.
-      role: What it is declared as, such as "headline"; "" for an exploratory score.
+      label: The name of the score.
+      auc: Its `value`, `low` and `high`, the last two possibly None.
+      role: Its declared role, such as "headline"; "" for an exploratory score.
     """
 
     label: str
@@ -29,11 +29,11 @@ class Bar:
 
 
 def bars(shown: Sequence[Bar], lines: Mapping[str, float]) -> Figure:
-    """Draws AUCs with intervals, a line a score, and those without or of another model.
+    """Draws AUCs with intervals, a line per score, and others to compare with.
 
     Args:
-      shown: From the top; those with a role are filled, others hollow.
-      lines: AUCs to compare with, by their names; at most two.
+      shown: From the top; markers of scores with a role are filled.
+      lines: AUCs without or of another model, by name; at most two.
     """
     figure = Figure(figsize=(4.6, 1.35 + 0.21 * len(shown)), layout="constrained")
     axes = figure.subplots()
@@ -79,22 +79,19 @@ def _named(bar: Bar) -> str:
     return f"{label} ({bar.role})" if bar.role else label
 
 
-def p_by_number(
-    points: Sequence[tuple[int, float]], alpha: float, what: str, smallest: float
-) -> Figure:
-    """Returns the median p of random subsets by how many there are of something.
+def p_by_number(points: Sequence[tuple[int, float]], alpha: float, what: str) -> Figure:
+    """Draws the median p of random subsets by their size.
 
     Args:
-      points: Numbers, ascending, with the p of each; the last is of all.
-      alpha: The level.
-      what: Is counted.
-      smallest: The p below which permutations cannot see.
+      points: Sizes, ascending, each with its p; the last is the whole set.
+      alpha: The level of the test.
+      what: What is counted, for the axis.
     """
     figure = Figure(figsize=(4.6, 3.2), layout="constrained")
     axes = figure.subplots()
     plots.bare(axes)
     numbers, p_values = zip(*points, strict=True)
-    floor = min(alpha, smallest, *p_values)
+    floor = min(alpha, *p_values)
     axes.axhline(alpha, color="#D55E00", linestyle="--", linewidth=1.4)
     axes.plot(numbers, p_values, "o-", color="#0072B2", markersize=4)
     axes.plot(numbers[-1:], p_values[-1:], "D", color=INK, markersize=6)
@@ -114,9 +111,9 @@ def p_by_number(
 
 
 def _spaced(numbers: Sequence[int]) -> list[int]:
-    """Returns those that have room for their digits on an axis of logarithms."""
-    kept = [numbers[-1]]
+    """Returns the numbers whose digits do not overlap on a logarithmic axis."""
+    spaced = [numbers[-1]]
     for number in reversed(numbers):
-        if number * 1.7 <= kept[-1]:
-            kept.append(number)
-    return kept[::-1]
+        if number * 1.7 <= spaced[-1]:
+            spaced.append(number)
+    return spaced[::-1]

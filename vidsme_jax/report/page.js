@@ -1,5 +1,5 @@
-// Sorts tables by a column, and opens what is folded before printing. The page says all
-// that it says without this.
+// Sorts tables by a column, and opens folded parts for printing. The page is complete
+// without it.
 (function () {
   "use strict";
   function value(part, column) {
@@ -43,7 +43,7 @@
       });
     });
   });
-  // A button in a table's head is not drawn again on the next page; its words are.
+  // Browsers repeat the text of a table's head on each printed page, but not buttons.
   function heads(inButtons) {
     buttons.forEach(function (button, head) {
       head.textContent = inButtons ? "" : button.textContent;

@@ -1,4 +1,4 @@
-"""The page a person reads: one HTML file that needs nothing else."""
+"""Renders the HTML page of a report: one self-contained file."""
 
 import base64
 import dataclasses
@@ -38,22 +38,24 @@ RATES_OF_ERROR = (
 )
 RATES_OF_SUSPECTS = (
     "Rates of error, if suspects that were not used and {calibration} are alike: a set "
-    "of which nothing was used is found in at most {alpha:g} % of audits, and of the "
+    "without any used video is found in at most {alpha:g} % of audits, and of the "
     "suspects listed at most {fdr:g} % are expected not to have been used."
 )
 _MAX_BYTES = 5_000_000  # Of a page.
-_MAX_PICTURES = 2_000_000  # Bytes of all pictures in it.
+_MAX_PICTURES = 2_000_000  # Bytes of all pictures of a page.
 _MAX_DEPTH = 6  # Of nested settings.
 _CLIP = re.compile(r"clip-(\d+)-")  # Names of the figures of clips.
+
+Shown = list[tuple[Drawing, bytes]]  # Figures with their SVGs; b"": none.
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a page shows of many and of long things; the files have all.
+    """The most that a page shows of anything; the files have everything.
 
     Attributes:
-      rows: Of suspects, failures and warnings.
-      comparisons: The largest.
+      rows: Rows of a table, such as those of suspects, failures and warnings.
+      comparisons: Comparisons; the largest are shown.
       cell: Characters of a name or a cause.
       text: Characters of any other text.
     """
@@ -64,7 +66,7 @@ class Limits:
     text: int = 2000
 
     def halved(self) -> "Limits":
-        """Returns limits for a page that is still too large."""
+        """Returns half of these limits, for a page that is too large."""
         halves = {k: max(1, v // 2) for k, v in dataclasses.asdict(self).items()}
         return Limits(**halves | {"cell": max(40, self.cell // 2)})
 
@@ -73,21 +75,21 @@ def render(
     found: dict[str, Any],
     workdir: pathlib.Path,
     *,
-    figures: list[tuple[Drawing, bytes]],
+    figures: Shown,
     cards: Sequence[Card] = (),
     run: dict[str, Any],
     failures: list[Failure],
     descriptions: dict[str, str],
 ) -> str:
-    """Fills the template; every string is escaped, and none is shown without end.
+    """Returns the page of an audit; every string is escaped and of bounded length.
 
     Args:
       found: The content of `metrics.json`.
-      workdir: Of the audit.
-      figures: With their SVGs, in the order of the page.
+      workdir: The work directory of the audit.
+      figures: In the order of the page.
       cards: Of the clips whose figures are among these, in their order.
       run: Settings, versions and fingerprints.
-      failures: One per item that has no scores.
+      failures: One per item without scores.
       descriptions: One line for each score.
     """
     beside = found["beside"]
@@ -97,23 +99,21 @@ def render(
     def values(limits: Limits) -> dict[str, Any]:
         names = _largest(compared, limits.comparisons)
         boxes = [compared[name] for name in names]
-        if alike := found["suspects"]["exchangeable"]:
-            against = suspects.CALLED[found["suspects"]["calibration"]["role"]]
-            description = f"suspects and {against}"
-            apart = found["suspects"]["apart"]
-            left_out = found["suspects"]["left_out"]
-            box = {"blind": alike, "apart": apart, "left_out": left_out}
-            boxes.append(box | {"description": description})
+        tested = found["suspects"]
+        if tested["exchangeable"]:
+            others = suspects.CALLED[tested["calibration"]["role"]]
+            box = {name: tested[name] for name in ("apart", "left_out")}
+            box |= {"blind": tested["exchangeable"]}
+            boxes.append(box | {"description": f"suspects and {others}"})
+        larger = found["larger_is_member"]
         scores = {name: compared[name]["scores"] for name in names}
         return {
             "names": names,
             "boxes": boxes,
-            "stated": {name: _stated(its) for name, its in scores.items()},
+            "stated": {name: _stated(results) for name, results in scores.items()},
             "score_families": {
-                name: representatives.of_scores(
-                    its, found["larger_is_member"], declared
-                )
-                for name, its in scores.items()
+                name: representatives.of_scores(results, larger, declared)
+                for name, results in scores.items()
             },
             "warned": [
                 (video, "; ".join(texts))
@@ -123,13 +123,13 @@ def render(
 
     number = run.get("config", {}).get("report.num_permutations")
     shown = embedded(figures)
-    own, by_clip = [], {}
+    main, by_clip = Shown(), dict[int, tuple[Drawing, bytes]]()
     for drawing, svg in shown:
-        place = _CLIP.match(drawing.name)
-        if place and cards:
-            by_clip[int(place[1])] = drawing, svg
+        of_clip = _CLIP.match(drawing.name)
+        if of_clip and cards:
+            by_clip[int(of_clip[1])] = drawing, svg
         elif drawing.name != OF_SUSPECTS:
-            own.append((drawing, svg))
+            main.append((drawing, svg))
     return fill(
         "page.html",
         values,
@@ -140,11 +140,9 @@ def render(
         not_looked_at=header.not_looked_at(found, run, failures),
         plain=header.plain(found),
         workdir=shlex.quote(str(workdir)),
-        figures=_by_comparison(own),
+        figures=_by_comparison(main),
         of_suspects=[each for each in shown if each[0].name == OF_SUSPECTS],
-        cards=[
-            (card, *by_clip.get(place, (None, b""))) for place, card in enumerate(cards)
-        ],
+        cards=[(card, *by_clip.get(k, (None, b""))) for k, card in enumerate(cards)],
         groups=_groups(found["suspects"]),
         left_out=[_left_out(each) for each in found["left_out"]],
         run=run,
@@ -155,9 +153,9 @@ def render(
 
 
 def _stated(scores: dict[str, Any]) -> list[str]:
-    """Returns the false-positive rates at which any score has a rate.
+    """Returns the false-positive rates at which any score has a TPR.
 
-    A column of refusals alone says what one sentence below the table says.
+    A column of refusals alone would repeat the sentence below the table.
     """
     rates = [rate for result in scores.values() for rate in result["tpr"]]
     return [
@@ -170,63 +168,61 @@ def _stated(scores: dict[str, Any]) -> list[str]:
     ]
 
 
-def _by_comparison(
-    figures: list[tuple[Drawing, bytes]],
-) -> list[tuple[str, list[tuple[Drawing, bytes]], bool]]:
-    """Returns figures by what they are of, and whether they are folded.
+def _by_comparison(figures: Shown) -> list[tuple[str, Shown, bool]]:
+    """Returns the figures of each comparison, and whether they are folded.
 
     The first comparison and the whole corpus are open; the others follow, folded.
     """
-    found: dict[str, list[tuple[Drawing, bytes]]] = {}
+    found: dict[str, Shown] = {}
     for drawing, svg in figures:
         found.setdefault(drawing.of, []).append((drawing, svg))
     whole = found.pop("", [])
     first, *others = [*found.items()] or [("", [])]
     shown = [first, ("The whole corpus", whole)]
     return [
-        (name, its, folded)
-        for several, folded in ((shown, False), (others, True))
-        for name, its in several
-        if its
+        (name, group, folded)
+        for groups, folded in ((shown, False), (others, True))
+        for name, group in groups
+        if group
     ]
 
 
 def _groups(found: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """Returns the cells of the table of groups of suspects."""
+    """Returns the rows of the table of groups of suspects."""
     return [
         (x["group"], x["videos"], x["sources"], *map(_p, (x["p"], x["adjusted_p"])))
         for x in (found["set"] or {}).get("groups", ())
     ]
 
 
-def _left_out(one: dict[str, Any]) -> tuple[str, ...]:
-    """Returns the cells of what a source holds and the corpus does not take."""
-    number = f"{one['count']} {one['what']}"
-    return one["source"] or "all", one["role"] or "any", number, one["why"]
+def _left_out(record: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the cells of a `LeftOut` record of `metrics.json`."""
+    number = f"{record['count']} {record['what']}"
+    return record["source"] or "all", record["role"] or "any", number, record["why"]
 
 
 def _rates_of_error(found: dict[str, Any]) -> list[str]:
-    """Returns the paragraphs for what the report has: verdicts, tests of suspects."""
+    """Returns the error rates of the tests that the report has, one paragraph each."""
     verdicts = (
         compared["verdicts"][found["headline"]]["verdict"]
         for compared in found["comparisons"].values()
     )
     rates = [RATES_OF_ERROR] if any(v != "not_tested" for v in verdicts) else []
-    its = found["suspects"]
-    if its["set"]:
-        levels = {"alpha": 100 * its["set"]["alpha"], "fdr": 100 * its["fdr"]}
-        called = suspects.CALLED[its["calibration"]["role"]]
+    tested = found["suspects"]
+    if tested["set"]:
+        levels = {"alpha": 100 * tested["set"]["alpha"], "fdr": 100 * tested["fdr"]}
+        called = suspects.CALLED[tested["calibration"]["role"]]
         rates.append(RATES_OF_SUSPECTS.format(calibration=called, **levels))
     return rates
 
 
 def fill(name: str, values: Callable[[Limits], dict[str, Any]], **more: Any) -> str:
-    """Fills one of the templates; what is too large for a page is shown in less.
+    """Renders a template, with smaller limits until the page is small enough.
 
     Args:
-      name: Of a file in this folder.
-      values: Of the template, where they depend on the limits.
-      more: Other values.
+      name: The template, a file in this folder.
+      values: Returns the values that depend on the limits.
+      more: The other values.
     """
     limits = Limits()
     while True:
@@ -239,9 +235,9 @@ def fill(name: str, values: Callable[[Limits], dict[str, Any]], **more: Any) -> 
         limits = smaller
 
 
-def embedded(figures: list[tuple[Drawing, bytes]]) -> list[tuple[Drawing, bytes]]:
-    """Returns figures for a page: without the pictures that would make it large."""
-    left, found = _MAX_PICTURES, []
+def embedded(figures: Shown) -> Shown:
+    """Returns figures for a page, without the SVGs beyond 2 MB in all."""
+    left, found = _MAX_PICTURES, Shown()
     for drawing, svg in figures:
         if len(svg) > left:
             caption = f"{drawing.caption} See the folder figures: it is too large here."
@@ -289,13 +285,13 @@ def _environment(limits: Limits) -> jinja2.Environment:
 
 
 def _digest(text: str) -> str:
-    """Names the one inline style, or script, that a page's policy lets through."""
+    """Returns the source expression that allows an inline style or script."""
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def _estimate(result: dict[str, Any] | None, digits: int = 3) -> str:
-    """Returns a value with its interval, which no end of a line divides."""
+    """Returns a value with its interval, without a line break inside."""
     return intervals.in_words(result, digits).replace(", ", ",\N{NO-BREAK SPACE}")
 
 
@@ -303,7 +299,7 @@ _WORDS: dict[Any, str] = {True: "yes", False: "no", None: "none"}
 
 
 def _columns(items: Sequence[Any], *names: str) -> list[list[str]]:
-    """Returns some of what each item has, as the cells of a table."""
+    """Returns some fields of each item, as the rows of a table."""
     rows = [
         [x.get(name) if isinstance(x, Mapping) else getattr(x, name) for name in names]
         for x in items
@@ -315,7 +311,7 @@ def _columns(items: Sequence[Any], *names: str) -> list[list[str]]:
 
 
 def _shown(value: Any, most: int) -> Any:
-    """Returns what is printed for a value; Jinja escapes it after that."""
+    """Returns the printable text of a value, which Jinja then escapes."""
     if isinstance(value, markupsafe.Markup | jinja2.Undefined):
         return value
     return printable(str(value), most)
@@ -337,7 +333,7 @@ def _refusals(scores: dict[str, Any]) -> list[str]:
 
 
 def _largest(comparisons: dict[str, Any], most: int) -> list[str]:
-    """Names of the comparisons with the most non-members, in their own order."""
+    """Returns the names of the comparisons with the most non-members, in order."""
     counts = {n: c["counts"]["nonmembers"]["videos"] for n, c in comparisons.items()}
-    kept = set(sorted(counts, key=lambda name: -counts[name])[:most])
-    return [name for name in comparisons if name in kept]
+    chosen = set(sorted(counts, key=lambda name: -counts[name])[:most])
+    return [name for name in comparisons if name in chosen]

@@ -5,7 +5,7 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,15 +26,18 @@ NAMES = {role: role.replace("non", "non-") for role in ROLES}
 INK, PALE = "#222222", "#999999"
 SIZE = 9  # Points.
 TEXT: dict[str, Any] = {"fontsize": SIZE, "color": INK}
+_POINT: dict[str, Any] = {"fmt": "D", "markersize": 4, "capsize": 3}
 _MAX_HISTOGRAMS = 10
 _MAX_VERTICES = 600
 _MAX_LABEL = 28
 BAND = "95 % band of the first, pointwise"
 _MAX_PICTURES = 8  # Of one clip.
 
+Point = tuple[float, float, float | None, float | None]  # FPR, TPR, its interval.
+
 
 class Band(NamedTuple):
-    """Where the TPR of the population is, at each of some false-positive rates."""
+    """A pointwise confidence interval of the TPR at some false-positive rates."""
 
     fpr: Float[np.ndarray, " rates"]
     low: Float[np.ndarray, " rates"]
@@ -46,19 +49,18 @@ class Curve:
     """A ROC curve of a figure.
 
     Attributes:
-      label: What it is of, in a few words.
+      label: Its name in the legend.
       fpr: Of its vertices.
-      tpr: Likewise.
-      band: Pointwise, if there is one.
-      points: Rates that the report states, with their intervals: FPR, TPR, and its
-        ends, which may be None.
+      tpr: Of its vertices.
+      band: Its confidence band, if there is one.
+      points: Rates that the report states; an end of an interval may be None.
     """
 
     label: str
     fpr: Float[np.ndarray, " vertices"]
     tpr: Float[np.ndarray, " vertices"]
     band: Band | None = None
-    points: tuple[tuple[float, float, float | None, float | None], ...] = ()
+    points: tuple[Point, ...] = ()
 
 
 @functools.cache
@@ -68,7 +70,12 @@ def _drawable() -> frozenset[int]:
 
 
 def plain(text: str) -> str:
-    """Returns a label that the font can draw on one short line."""
+    """Returns a label that the font can draw on one line of 28 characters.
+
+    Example:
+      >>> plain("a\\n" + "b" * 40)
+      'a\ufffdbbbbbbbbbbbbbbbbbbbbbbbbb…'
+    """
     text = "".join(
         c if ord(c) in _drawable() and c.isprintable() else "\N{REPLACEMENT CHARACTER}"
         for c in text
@@ -77,7 +84,7 @@ def plain(text: str) -> str:
 
 
 def bare(axes: Axes) -> None:
-    """Takes away what frames and ticks do not need."""
+    """Removes the upper and the right frame, and makes the rest pale."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -86,12 +93,12 @@ def bare(axes: Axes) -> None:
 
 
 def roc(curves: list[Curve], num_nonmembers: int, *, logarithmic: bool) -> Figure:
-    """Draws ROC curves, at most three; the first is drawn strongest.
+    """Draws ROC curves, at most three; the first has the thickest line.
 
     Args:
       curves: Vertices from (0, 0) to (1, 1).
-      num_nonmembers: Videos; a rate below one over them is beyond the data.
-      logarithmic: Both axes, from half that rate up.
+      num_nonmembers: Sources; rates below 1 / num_nonmembers are not resolved.
+      logarithmic: Whether both axes are, from half that rate up.
     """
     figure = Figure(figsize=(4.4, 5.2), layout="constrained")
     axes = figure.subplots()
@@ -102,8 +109,8 @@ def roc(curves: list[Curve], num_nonmembers: int, *, logarithmic: bool) -> Figur
     line = np.geomspace(low, 1, 50) if logarithmic else np.array([0.0, 1.0])
     axes.plot(line, line, color=PALE, linewidth=1, linestyle=":", label="chance")
     for curve, (colour, style, width) in zip(curves, styles, strict=False):
-        kept = _thinned(len(curve.fpr))
-        fpr, tpr = (np.maximum(x[kept], low) for x in (curve.fpr, curve.tpr))
+        chosen = _thinned(len(curve.fpr))
+        fpr, tpr = (np.maximum(x[chosen], low) for x in (curve.fpr, curve.tpr))
         axes.plot(fpr, tpr, style, color=colour, linewidth=width, label=curve.label)
         if curve.band is not None:
             at, under, over = (np.maximum(x, low) for x in curve.band)
@@ -112,16 +119,8 @@ def roc(curves: list[Curve], num_nonmembers: int, *, logarithmic: bool) -> Figur
         for at, value, *ends in curve.points if logarithmic else ():
             bars = [0.0 if x is None else abs(value - x) for x in ends]
             bars[0] = min(bars[0], value - low)  # Down to the edge of the axes.
-            error: dict[str, Any] = {"yerr": [[max(0.0, x)] for x in bars]}
-            axes.errorbar(
-                at,
-                max(value, low),
-                fmt="D",
-                markersize=4,
-                capsize=3,
-                color=INK,
-                **error,
-            )
+            error = np.maximum(bars, 0.0)[:, None]
+            axes.errorbar(at, max(value, low), error, color=INK, **_POINT)
     if logarithmic:
         axes.axvspan(low, resolution, color="#eeeeee", zorder=0, linewidth=0)
         axes.set(xscale="log", yscale="log")
@@ -137,7 +136,7 @@ def roc(curves: list[Curve], num_nonmembers: int, *, logarithmic: bool) -> Figur
 
 
 def legend(figure: Figure, axes: Axes, **style: Any) -> None:
-    """Names the lines of some axes below the figure; no name is a formula."""
+    """Adds the legend of some axes below a figure; no name is read as a formula."""
     made = figure.legend(
         *axes.get_legend_handles_labels(),
         loc="outside lower center",
@@ -149,8 +148,8 @@ def legend(figure: Figure, axes: Axes, **style: Any) -> None:
         text.set_parse_math(False)
 
 
-def _thinned(num_vertices: int) -> np.ndarray:
-    """Vertices to draw: all, or as many as a figure can show, dense near FPR 0."""
+def _thinned(num_vertices: int) -> Int[np.ndarray, " drawn"]:
+    """Returns the vertices to draw: all, or as many as a figure shows, dense near 0."""
     if num_vertices <= _MAX_VERTICES:
         return np.arange(num_vertices)
     return metrics.spread(num_vertices, _MAX_VERTICES)
@@ -158,7 +157,7 @@ def _thinned(num_vertices: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Items of one role, and group, of a histogram."""
+    """The items of one role, or one group of it, of a histogram."""
 
     label: str
     role: str
@@ -166,10 +165,10 @@ class Series:
 
 
 def series(table: ScoreTable) -> list[Series]:
-    """Returns all roles, then their largest groups, as many as fit a figure."""
+    """Returns all roles, then their largest groups, at most ten in all."""
     roles = [role for role in ROLES if (table.role == role).any()]
     found = [Series(NAMES[role], role, table.role == role) for role in roles]
-    inside = []
+    inside: list[tuple[int, int, str, str]] = []
     for role in roles:
         groups = np.unique(table.group[table.role == role], return_counts=True)
         for group, count in zip(*(each.tolist() for each in groups), strict=True):
@@ -185,10 +184,14 @@ def series(table: ScoreTable) -> list[Series]:
 def histograms(
     columns: dict[str, Float[np.ndarray, " items"]], shown: list[Series]
 ) -> Figure:
-    """Draws small histograms, a row a series, a column a quantity with shared axes.
+    """Draws small histograms: a row per series, a column per quantity, axes shared.
 
-    The axis spans the middle 98 %; what is beyond is counted in the outermost bins.
-    A tick marks the median.
+    The axis spans the middle 98 %; values beyond are counted in the outermost bins. A
+    line marks the median.
+
+    Args:
+      columns: The quantities, by title.
+      shown: The series.
     """
     figure = Figure(
         figsize=(4.8, 0.7 + 0.5 * len(shown)),
@@ -202,10 +205,10 @@ def histograms(
         )
         if not high - low > 1e-9 * max(abs(low), abs(high)):
             low, high = low - 0.5, high + 0.5
-        for axes, one in zip(grid[:, column], shown, strict=True):
-            _histogram(axes, values[one.rows], low, high, one.role)
+        for axes, each in zip(grid[:, column], shown, strict=True):
+            _histogram(axes, values[each.rows], low, high, each.role)
             if column == 0:
-                text = f"{plain(one.label)}\n{int(one.rows.sum())} items"
+                text = f"{plain(each.label)}\n{int(each.rows.sum())} items"
                 style = TEXT | {"fontsize": SIZE - 1, "ha": "right", "va": "center"}
                 axes.set_ylabel(text, rotation=0, parse_math=False, **style)
         grid[-1, column].set_xlabel(plain(title), parse_math=False, **TEXT)
@@ -231,7 +234,12 @@ def _histogram(
 
 
 def pictured(num_frames: int) -> range:
-    """Returns the places of the frames of a clip that are shown, at most 8."""
+    """Returns the indices of the frames of a clip that are shown, at most 8.
+
+    Example:
+      >>> list(pictured(12))
+      [0, 2, 4, 6, 8, 10]
+    """
     return range(0, num_frames, -(-num_frames // _MAX_PICTURES) or 1)
 
 
@@ -240,11 +248,16 @@ class ClipCurve:
     """The Sharma-Mittal entropy of one clip, frame by frame, for the report.
 
     Attributes:
-      label: Such as "most member-like"; the headline score ranks the clips.
+      label: Such as "most member-like", by the headline score.
+      id: Of its row.
+      role: Of its row.
+      score: The headline score.
+      frame_indices: In the file.
       natural: Mean SME of each frame's rows, natural order.
-      reversed: The same of the reversed clip's positions; None if it is not scored.
-      thumbnails: Small pictures of the frames at `pictured(len(frame_indices))`.
-      missing: Why there are no `thumbnails`, which are None then.
+      reversed: The same at the positions of the reversed clip; None if not scored.
+      thumbnails: Small pictures of the frames at `pictured(len(frame_indices))`, if
+        there are any.
+      missing: Why there are no thumbnails.
     """
 
     label: str
@@ -259,7 +272,7 @@ class ClipCurve:
 
 
 def clip_curve(curve: ClipCurve) -> Figure:
-    """Draws Sharma-Mittal entropy by frame, each direction, above the frames."""
+    """Draws the Sharma-Mittal entropy of each direction by frame, above the frames."""
     num = len(curve.frame_indices)
     shown = pictured(num)
     pictures = curve.thumbnails is not None
@@ -267,7 +280,7 @@ def clip_curve(curve: ClipCurve) -> Figure:
     bottom = 0.44 if pictures else 0.2
     axes = figure.add_axes((0.13, bottom, 0.65, 0.96 - bottom))
     bare(axes)
-    ends = []
+    ends: list[tuple[float, str, str]] = []
     for values, label, colour, style in (
         (curve.natural, "natural order", "#0072B2", "o-"),
         (curve.reversed, "reversed", "#D55E00", "s--"),
@@ -283,16 +296,16 @@ def clip_curve(curve: ClipCurve) -> Figure:
     axes.set_xlabel("frame of the file", **TEXT)
     if curve.thumbnails is not None:
         width = 0.97 / len(shown)
-        for place, i in enumerate(shown):
-            box = figure.add_axes((0.015 + place * width, 0.0, 0.95 * width, 0.22))
-            box.imshow(curve.thumbnails[place])
+        for k, i in enumerate(shown):
+            box = figure.add_axes((0.015 + k * width, 0.0, 0.95 * width, 0.22))
+            box.imshow(curve.thumbnails[k])
             box.set_axis_off()
             box.set_title(str(curve.frame_indices[i]), fontsize=SIZE - 1, color=INK)
     return figure
 
 
 def _end_labels(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
-    """Names lines (end, label, colour) at their right, apart even where they meet."""
+    """Labels lines (end, label, colour) at the right, without overlap of labels."""
     low, high = axes.get_ylim()
     gap = 0.09 * (high - low)
     ends = sorted(ends)

@@ -1,6 +1,6 @@
-"""Scores by family: those that average the same statistic of the same rows.
+"""Families of scores, which average the same statistic of the same rows.
 
-One score represents its family, by a rule that does not depend on results: the
+Each is represented by one score, by a rule that does not depend on results: the
 headline, else the further score reported with it, else the mean over all rows, else the
 first.
 """
@@ -14,11 +14,11 @@ from vidsme_jax.scores import PROFILES
 
 
 class Family(NamedTuple):
-    """Some scores.
+    """A family of scores.
 
     Attributes:
-      score: Stands for all of them.
-      others: In the order of the table.
+      score: The name of the representative.
+      others: The names of the others, in the order of the table.
     """
 
     score: str
@@ -28,11 +28,12 @@ class Family(NamedTuple):
 def of_scores(
     names: Iterable[str], larger_is_member: bool, declared: Sequence[str] = ()
 ) -> list[Family]:
-    """Returns the families of some scores, those of the declared ones first.
+    """Returns the families of scores, those of the declared scores first.
 
     Args:
-      names: In the order of the table. One that no profile knows has its own family.
-      larger_is_member: Of the profile.
+      names: In the order of the table. A name that the profile does not have is a
+        family of its own.
+      larger_is_member: Identifies the profile.
       declared: The headline, and the further score if there is one.
 
     Example:
@@ -55,8 +56,8 @@ def of_scores(
         found.setdefault(key, []).append(name)
         if score.tail == "mean":
             means.add(name)
-    families = [_family(its, declared, means) for its in found.values()]
-    order = {name: place for place, name in enumerate(declared)}
+    families = [_family(group, declared, means) for group in found.values()]
+    order = {name: k for k, name in enumerate(declared)}
     return sorted(families, key=lambda each: order.get(each.score, len(order)))
 
 

@@ -1,4 +1,4 @@
-"""What the end of a run prints: a few lines and a table, whatever names there are."""
+"""The text that a run prints at its end: a few lines and a table."""
 
 import pathlib
 from collections.abc import Sequence
@@ -8,10 +8,9 @@ from vidsme_jax.evaluation import intervals
 from vidsme_jax.evaluation.verdicts import p_is
 from vidsme_jax.wording import counted, printable
 
-_LINES = 20  # Of one kind; the files have all.
-_NAME = 100  # Characters of a group.
-_CELL = 30  # Of a comparison, in the table.
-# What the blind AUC of a table is of: one of a figure is of everything together.
+_MAX_LINES = 20  # Of one kind; the files have all.
+_MAX_CELL = 30  # Characters of the name of a comparison in the table.
+# What the blind AUC of a table is of; that of a figure is of all properties together.
 BLIND_AUC = "the property, or the family of properties, that separates most"
 _HEAD = ("comparison", "rows", "sources", "AUC", "TPR", "blind AUC", "verdict")
 
@@ -23,22 +22,17 @@ def of_audit(
 
     Args:
       found: The content of `metrics.json`.
-      num_failures: Rows without scores.
-      workdir: Where the report is.
-      digest: Of the work directory; "": none.
+      num_failures: The number of rows without scores.
+      workdir: The folder of the report.
+      digest: Of the work directory, in hex; "" for none.
     """
     suspects = found["suspects"]
     published = found["published"]
     lines = [published["statement"]] if published else []
     lines.append(found["statement"])
+    parts = ("gate", "declaration", "beside", "reference", "control")
     for more in (
-        *(
-            found["gate"],
-            found["declaration"],
-            found["beside"],
-            found["reference"],
-            found["control"],
-        ),
+        *(found[name] for name in parts),
         suspects["set"],
         suspects if suspects["rows"] else None,
     ):
@@ -69,14 +63,14 @@ def of_audit(
 def _row(
     name: str, comparison: dict[str, Any], headline: str, mark: str
 ) -> tuple[str, ...]:
-    """Returns the cells of a comparison; the mark follows its verdict."""
+    """Returns the cells of a comparison; `mark` is appended to its verdict."""
     score = comparison["scores"][headline]
     counts, sources = comparison["counts"], comparison["sources"]
     blind = comparison["blind"]
     rates = {f: x for f, x in score["tpr"].items() if x["value"] is not None}
     rate = min(rates, key=float, default=None)
     return (
-        printable(name, _CELL),
+        printable(name, _MAX_CELL),
         f"{counts['members']['items']} / {counts['nonmembers']['items']}",
         f"{sources['members']} / {sources['nonmembers']}",
         intervals.in_words(score["auc"]),
@@ -87,7 +81,7 @@ def _row(
 
 
 def _suspects(found: dict[str, Any]) -> tuple[str, ...]:
-    """Returns the cells of suspects: how many, p of the set, how many are listed."""
+    """Returns the cells of the suspects: number, p of the set, number listed."""
     alike, calibration = found["exchangeable"], found["calibration"]
     blind = "none" if not alike or alike["auc"] is None else f"{alike['auc']:.2f}"
     verdict = "not_tested"
@@ -108,13 +102,13 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def named(name: str) -> str:
-    """Returns the name of a group for one line."""
-    return printable(name, _NAME)
-
-
 def shortened(lines: Sequence[str], file: str) -> list[str]:
-    """Returns the first lines of one kind, and how many more a file has."""
-    more = len(lines) - _LINES
+    """Returns the first 20 lines, and a line that counts the others.
+
+    Args:
+      lines: Lines of one kind.
+      file: The name of the file that has all of them.
+    """
+    more = len(lines) - _MAX_LINES
     last = [f"and {more} more lines like these in {file}"] if more > 0 else []
-    return [*lines[:_LINES], *last]
+    return [*lines[:_MAX_LINES], *last]

@@ -49,8 +49,8 @@ def view(
         chosen = np.stack([np.asarray(targets)] * 2)
     log_p = np.log(p)
     of_target = np.take_along_axis(p, chosen[..., None], -1)
-    is_target: np.ndarray = np.arange(p.shape[-1]) == chosen[..., None]
-    others = np.where(is_target, 0.0, p)
+    others = p.copy()
+    np.put_along_axis(others, chosen[..., None], 0.0, -1)
     rest = 1 - of_target[..., 0]
     below = np.where(p < p.max(-1, keepdims=True), log_p, -np.inf).max(-1)
     top = log_p.max(-1)

@@ -1,9 +1,9 @@
-"""Studies: what a result owes to a setting, one command each.
+"""Studies: how a result depends on a setting, one command each.
 
     python -m vidsme_jax.main --config configs/studies.py:scales
 
-`k`, `scales`, `orders` and `natural` need one run's stored signals and read each clip
-once for the whole grid; `frames` and `against` make a run for each value, decoding
+`k`, `scales`, `orders` and `natural` need the signals of one run and read each clip
+once for the whole grid; `frames` and `against` make a run for each value, and decode
 each clip once for all of them. Every study writes a table, a figure and a page.
 """
 
@@ -25,7 +25,7 @@ from vidsme_jax.scores import tables
 from vidsme_jax.settings import rules
 from vidsme_jax.studies import findings, points, runs, writing
 from vidsme_jax.studies.points import Point, Sheet
-from vidsme_jax.wording import counted, printable
+from vidsme_jax.wording import counted, nearest, printable
 
 _ONE_FRAME = (
     "one frame: natural and reversed are the same, so differences of the two are 0 by "
@@ -35,11 +35,11 @@ _ONE_FRAME = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudyReport:
-    """What a study found; everything is also in the work directory.
+    """The results of a study; everything is also in the work directory.
 
     Attributes:
-      workdir: Where it was written.
-      sheets: The scores at every point, one sheet a run.
+      workdir: The work directory.
+      sheets: The scores at every point, one sheet per run.
       found: The content of `study.json`.
       failures: One per row of a manifest whose clip could not be scored.
     """
@@ -65,50 +65,49 @@ def run(
     stop: Stop | None = None,
     asked: Asked | None = None,
 ) -> StudyReport | None:
-    """Makes the study that `config.study` names.
+    """Runs the study `config.study`.
 
     Args:
       config: See `settings.RULES`.
-      workdir: Receives signals, tables, figure and page. Signals that an audit or a
-        study with the same settings left there are not computed again.
-      stop: Looked at between batches.
-      asked: What `asking.ask` has found of the configuration, if it was asked.
+      workdir: Receives signals, tables, figure and page. Signals of an earlier audit or
+        study with equal settings are kept.
+      stop: Checked between batches.
+      asked: The result of `asking.ask`, if the configuration was checked before.
 
     Returns:
-      What was found; None on all but the first of several processes.
+      The report; None on all but the first of several processes.
 
     Raises:
       AuditError: Nothing could be computed; lists every problem.
       RunStopped: The devices, or another process, failed; what was scored is kept.
-      KeyboardInterrupt: This process or another was asked to stop; what was scored is
-        kept.
+      KeyboardInterrupt: A process was asked to stop; what was scored is kept.
       OSError: The work directory cannot be written; what is there is kept.
     """
     workdir, stop = pathlib.Path(workdir), stop or Stop()
     setup = check(config, asked)
     with processes.together(workdir) as team:
-        its = runs.open_runs(setup, workdir, team.writer)
+        opened = runs.open_runs(setup, workdir, team.writer)
         scored = scoring.score(
-            its, setup.samples, setup.reader, setup.devices, team=team, stop=stop
+            opened, setup.samples, setup.reader, setup.devices, team=team, stop=stop
         )
         if not team.is_first:
             return None
         make = _of_runs if setup.settings.study in runs.SEVERAL else _of_signals
         try:
             sheets = make(setup, scored.runs)
-            _comparing(sheets)
+            _check_comparable(sheets)
         except AuditError as error:
             causes = failing.causes(scored.failures)
             raise AuditError(error.problems + causes) from error
         found = findings.evaluate(sheets, setup.settings.study, setup.settings.report)
-        about = provenance.describe(
-            settings.flatten(config), its[:1], setup.devices, sheets[0].table
+        record = provenance.describe(
+            settings.flatten(config), opened[:1], setup.devices, sheets[0].table
         )
         writing.write(
             workdir,
             found,
             sheets,
-            run=about,
+            run=record,
             failures=scored.failures,
             headline=setup.headline,
         )
@@ -122,11 +121,16 @@ def run(
 
 @processes.agreed()
 def check(config: ConfigDict, asked: Asked | None = None) -> checks.Setup:
-    """Checks as an audit does, and that the study can be made."""
-    problems = []
-    if config.get("study") not in rules.STUDIES:
+    """Checks a configuration as an audit does, and that its study is possible.
+
+    Raises:
+      AuditError: Lists every problem.
+    """
+    problems, name = list[str](), config.get("study")
+    if name not in rules.STUDIES:
         known = ", ".join(rules.STUDIES)
-        problems.append(f"config.study is {config.get('study')!r}; studies: {known}")
+        near = nearest(str(name), rules.STUDIES)
+        problems.append(f"config.study is {name!r}; studies: {known}{near}")
     setup = None
     try:
         setup = checks.check(config, asked)
@@ -147,8 +151,12 @@ def check(config: ConfigDict, asked: Asked | None = None) -> checks.Setup:
     return setup
 
 
-def _comparing(sheets: Sequence[Sheet]) -> None:
-    """Raises an `AuditError` where no sheet has both members and non-members."""
+def _check_comparable(sheets: Sequence[Sheet]) -> None:
+    """Checks that some sheet has both members and non-members.
+
+    Raises:
+      AuditError: None has.
+    """
     if any(groups.comparisons(sheet.table) for sheet in sheets):
         return
     table = sheets[0].table
@@ -158,36 +166,31 @@ def _comparing(sheets: Sequence[Sheet]) -> None:
     )
     raise AuditError(
         [
-            f"nothing is left to compare: of the members {members} videos could be "
-            f"scored, of the nonmembers {others}"
+            f"nothing is left to compare: {members} videos of config.corpus.members "
+            f"and {others} of config.corpus.nonmembers were scored; both need some"
         ]
     )
 
 
-def _of_signals(setup: checks.Setup, its: Sequence[Run]) -> list[Sheet]:
+def _of_signals(setup: checks.Setup, opened: Sequence[Run]) -> list[Sheet]:
     """Returns a grid over the signals of one run."""
-    return [
-        points.sheet(
-            setup.items, its[0].store, setup.scores, setup.headline, setup.settings
-        )
-    ]
+    store, names = opened[0].store, setup.scores
+    return [points.sheet(setup.items, store, names, setup.headline, setup.settings)]
 
 
-def _of_runs(setup: checks.Setup, its: Sequence[Run]) -> list[Sheet]:
+def _of_runs(setup: checks.Setup, opened: Sequence[Run]) -> list[Sheet]:
     """Returns all scores of each run."""
-    return [
-        _sheet(setup, run, value)
-        for run, value in zip(its, runs.values(setup), strict=True)
-    ]
+    values = runs.values(setup)
+    return [_sheet(setup, *each) for each in zip(opened, values, strict=True)]
 
 
-def _sheet(setup: checks.Setup, run: Run, value: Any) -> Sheet:
-    """Returns the scores of an audit with the settings of a run."""
+def _sheet(setup: checks.Setup, run: Run, value: int | str) -> Sheet:
+    """Returns the scores of an audit with the settings of a run, which has `value`."""
     declared = run.settings.video == setup.settings.video
     profile = setup.settings.profile
     motion = tables.measured(setup.items, run.store)
     orders = tables.entropy_orders(motion, setup.settings.motion)
-    repeating = set()
+    repeating = set[str]()
 
     def compute(clip: ScoredClip) -> list[float]:
         if len(set(clip.frame_indices)) < clip.num_frames:
@@ -197,25 +200,20 @@ def _sheet(setup: checks.Setup, run: Run, value: Any) -> Sheet:
         )
         return list(found.values())
 
-    at = {setup.settings.study: value}
-    columns = [Point(at=at, score=name) for name in setup.scores]
+    columns = [
+        Point(
+            at={setup.settings.study: value},
+            score=name,
+            declared=declared and name == setup.headline,
+        )
+        for name in setup.scores
+    ]
     names = [point.name for point in columns]
     table, _ = tables.fill(setup.items, run.store, names, compute, orders, profile)
-    note = _note(run, len(repeating), len(orders))
-    return Sheet(
-        tuple(
-            dataclasses.replace(
-                point, declared=declared and point.score == setup.headline, note=note
-            )
-            for point in columns
-        ),
-        table,
-    )
-
-
-def _note(run: Run, repeating: int, clips: int) -> str:
+    note = ""
     if run.num_frames == 1:
-        return _ONE_FRAME
-    if repeating:
-        return f"{repeating} of {clips} clips have fewer frames and repeat some"
-    return ""
+        note = _ONE_FRAME
+    elif repeating:
+        number = f"{len(repeating)} of {len(orders)}"
+        note = f"{number} clips have fewer frames and repeat some"
+    return Sheet(tuple(dataclasses.replace(x, note=note) for x in columns), table)

@@ -1,9 +1,10 @@
-"""The figure of a study: AUC over its grid, a panel a comparison."""
+"""Draws the figure of a study: AUC over its grid, one panel per comparison."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,6 +16,9 @@ _STYLES = (
     *(("#0072B2", "o-"), ("#D55E00", "s--"), ("#009E73", "^-.")),
     *(("#CC79A7", "D:"), ("#E69F00", "v-"), ("#56B4E9", "P--")),
 )
+Row = dict[str, Any]  # Of `study.json`.
+Panels = list[list[Row]]  # The rows of each comparison.
+Drawn = tuple[Figure, str]  # A figure and its caption.
 _MAX_PANELS = 3
 _MAX_LINES = len(_STYLES)
 _LINE: dict[str, Any] = {"markersize": 3.5, "linewidth": 1.4, "elinewidth": 0.7}
@@ -24,7 +28,7 @@ _ENDS = "Bars: 95 % intervals over videos. "
 
 
 def draw(found: dict[str, Any], headline: str) -> list[Drawing]:
-    """Draws a study; nothing where it compares nothing."""
+    """Draws a study by its `study.json`; nothing if no point has an AUC."""
     names = list(found["comparisons"])[:_MAX_PANELS]
     panels = [
         [p for p in found["points"] if p["comparison"] == n and p["auc"] is not None]
@@ -41,24 +45,22 @@ def draw(found: dict[str, Any], headline: str) -> list[Drawing]:
     return attempted("study", title, make)
 
 
-def _lines(
-    names: list[str], panels: list[list[dict]], along: str, of: Sequence[str]
-) -> Figure:
-    """Returns AUC over one coordinate, a line for each value of others."""
+def _lines(names: list[str], panels: Panels, along: str, of: Sequence[str]) -> Figure:
+    """Draws AUC over a coordinate, `along`; a line for each value of fields `of`."""
     figure, grid = _panels(names, width=3.2, height=3.2)
     labels = {tuple(row[key] for key in of): None for rows in panels for row in rows}
     shown = dict(zip(list(labels)[:_MAX_LINES], _STYLES, strict=False))
     values = sorted({row[along] for rows in panels for row in rows})
     for axes, rows in zip(grid, panels, strict=True):
         for number, (label, (colour, style)) in enumerate(shown.items()):
-            its = [row for row in rows if tuple(row[key] for key in of) == label]
-            its.sort(key=lambda row: row[along])
-            # Apart, so that intervals do not hide each other.
+            line = [row for row in rows if tuple(row[key] for key in of) == label]
+            line.sort(key=lambda row: row[along])
+            # Shifted, so that intervals do not hide each other.
             aside = 0.06 * (number - len(shown) / 2)
             axes.errorbar(
-                [values.index(row[along]) + aside for row in its],
-                [row["auc"] for row in its],
-                _bars(its),
+                [values.index(row[along]) + aside for row in line],
+                [row["auc"] for row in line],
+                _bars(line),
                 fmt=style,
                 color=colour,
                 label=plots.plain(", ".join(map(str, label))),
@@ -72,8 +74,8 @@ def _lines(
     return figure
 
 
-def _bars(rows: list[dict]) -> np.ndarray:
-    """Returns how far intervals reach below and above the AUC; 0 without one."""
+def _bars(rows: list[Row]) -> Float[np.ndarray, "2 rows"]:
+    """Returns how far intervals reach below and above the AUC; 0 without interval."""
     ends = [
         (row["auc"] - row["auc_low"], row["auc_high"] - row["auc"])
         if row["auc_low"] is not None
@@ -84,6 +86,7 @@ def _bars(rows: list[dict]) -> np.ndarray:
 
 
 def _panels(names: list[str], width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Returns a figure with one panel per comparison, each of `width` x `height`."""
     size = (max(4.4, width * len(names) + 0.6), height + 0.6)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
@@ -94,16 +97,12 @@ def _panels(names: list[str], width: float, height: float) -> tuple[Figure, list
     return figure, list(grid)
 
 
-Panels = list[list[dict[str, Any]]]  # The rows of each comparison.
-Drawn = tuple[Figure, str]  # A figure and its caption.
-
-
 def _frames(names: list[str], panels: Panels, headline: str) -> Drawn:
     known = list(dict.fromkeys(row["score"] for rows in panels for row in rows))
     shown = [headline, *(s for s in known if s != headline)][:_MAX_LINES]
-    kept = [[r for s in shown for r in rows if r["score"] == s] for rows in panels]
-    return _lines(names, kept, "frames", ("score",)), (
-        f"The headline score and the first others that were computed. {_ENDS}{_CHANCE}"
+    chosen = [[r for s in shown for r in rows if r["score"] == s] for rows in panels]
+    return _lines(names, chosen, "frames", ("score",)), (
+        f"The headline score and the first of the others. {_ENDS}{_CHANCE}"
         "At one frame the natural and the reversed clip are the same, so a difference "
         "of the two is 0 for every clip and its AUC 0.5."
     )
@@ -112,7 +111,7 @@ def _frames(names: list[str], panels: Panels, headline: str) -> Drawn:
 def _k(names: list[str], panels: Panels, headline: str) -> Drawn:
     return _lines(names, panels, "k", ("score",)), (
         f"At K = 0 % the single most extreme row. {_ENDS}{_CHANCE}The first families "
-        "of scores that were computed; the table has all."
+        "of scores; the table has all."
     )
 
 
@@ -124,7 +123,7 @@ def _natural(names: list[str], panels: Panels, headline: str) -> Drawn:
 
 
 def _orders(names: list[str], panels: Panels, headline: str) -> Drawn:
-    adaptive = "Adaptive: q from a clip's motion, r from its light. "
+    adaptive = "Adaptive: q by a clip's motion, r by its brightness. "
     k, *more = {row["k"] for rows in panels for row in rows}
     if more:
         figure = _lines(names, panels, "k", ("orders",))
@@ -134,15 +133,15 @@ def _orders(names: list[str], panels: Panels, headline: str) -> Drawn:
 
 
 def _against(names: list[str], panels: Panels, headline: str) -> Drawn:
-    kept = [[row for row in rows if row["score"] == headline] for rows in panels]
-    return _forest(names, kept, "against"), (
+    chosen = [[row for row in rows if row["score"] == headline] for rows in panels]
+    return _forest(names, chosen, "against"), (
         f"The headline score, {headline}; a shuffle is one permutation for all clips "
         f"of a length. {_ENDS}{_CHANCE}"
     )
 
 
-def _forest(names: list[str], panels: list[list[dict]], of: str) -> Figure:
-    """Returns AUC with its interval, a line a value."""
+def _forest(names: list[str], panels: Panels, of: str) -> Figure:
+    """Draws AUC with its interval, a line for each value of a field."""
     labels = list(dict.fromkeys(row[of] for rows in panels for row in rows))
     figure, grid = _panels(names, width=2.4, height=0.5 + 0.3 * len(labels))
     for axes, rows in zip(grid, panels, strict=True):
@@ -178,8 +177,8 @@ def _scales(names: list[str], panels: Panels, headline: str) -> Drawn:
         for row in rows:
             at = ks.index(row["k"]), qs.index(row["q_scale"]), rs.index(row["r_scale"])
             values[at] = row["auc"]
-        for axes, its in zip(line, values, strict=True):
-            axes.imshow(its, origin="lower", aspect="auto", **colours)
+        for axes, aucs in zip(line, values, strict=True):
+            axes.imshow(aucs, origin="lower", aspect="auto", **colours)
             axes.tick_params(labelsize=plots.SIZE - 3, labelcolor=plots.INK)
             axes.set_xticks(range(len(rs)), [f"{r:g}" for r in rs])
             axes.set_yticks(range(len(qs)), [f"{q:g}" for q in qs])
@@ -192,12 +191,12 @@ def _scales(names: list[str], panels: Panels, headline: str) -> Drawn:
     bar.set_label("AUC", **small)
     bar.ax.tick_params(labelsize=plots.SIZE - 2)
     return figure, (
-        "Colours run over the same range on both sides of guessing, 0.5, in all "
-        "panels. The table has the intervals."
+        "The colour scale is the same in all panels and symmetric around guessing, "
+        "0.5. The table has the intervals."
     )
 
 
-# By study: the title, and what draws figure and caption.
+# By study: the title, and the function that draws figure and caption.
 KINDS = {
     "frames": ("AUC by number of frames", _frames),
     "k": ("AUC by the share K of rows that is averaged", _k),

@@ -1,4 +1,4 @@
-"""What a study found: a row a point and comparison, and how much the best one proves.
+"""Evaluates a study: a row per point and comparison, and the selection of the best.
 
 Axes: `points`; `items`, rows of the tables; `units`, a video in one role; `shuffles` of
 the labels.
@@ -15,16 +15,16 @@ from jaxtyping import Bool, Float, Int
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import groups, intervals, metrics, validity
 from vidsme_jax.settings import views
-from vidsme_jax.studies.points import Sheet
+from vidsme_jax.studies.points import Point, Sheet
 
 SEED = 0  # Of permutations, cross-fitting and shuffled labels.
 _NUM_SHUFFLES = 1000
 _CHUNK = 100  # Shuffles at a time.
 
 CAUTION = (
-    "The best point of a grid was chosen on the very videos that it is judged by, so "
-    "it is too good by selection: what it is worth must be seen on other videos. The "
-    "verdict of an audit is that of the point declared before the results were seen."
+    "The best point of a grid was chosen on the videos that it is evaluated on, so it "
+    "is too good by selection: evaluate it on other videos. The verdict of an audit is "
+    "that of the point declared before the results were seen."
 )
 
 
@@ -35,14 +35,14 @@ def evaluate(
 
     Args:
       sheets: One per run.
-      study: Its name.
-      settings: Of rates and intervals.
+      study: The name of the study.
+      settings: The settings of rates and intervals.
 
     Returns:
-      Plain lists, dicts, numbers and strings, no NaN. `points`: one row a point and
-      comparison. `groups`: see `groups.counted`. `comparisons`: by name,
-      `description`, `blind` (for each sheet, the same as in an audit), `declared` and
-      `best`, which are rows, and `by_chance`: see `best_by_chance`.
+      JSON-ready: `points`, one row per point and comparison; `groups`, see
+      `groups.counted`; `comparisons`, by name: `description`, `blind` (for each sheet,
+      as in an audit), the rows `declared` and `best`, and `by_chance`, see
+      `best_by_chance`.
     """
     tests = validity.Procedure.of(settings)
     rows: list[dict[str, Any]] = []
@@ -50,25 +50,25 @@ def evaluate(
     comparisons: dict[str, dict[str, Any]] = {}
     for sheet in sheets:
         # Each point has its result, even if others are equal.
-        found = metrics.evaluate(
+        evaluation = metrics.evaluate(
             *(sheet.table, settings.fprs, tests.number, SEED),
             declared=sheet.table.scores,
         )
-        judged = validity.judge(sheet.table, found, tests)
-        blinds.append({name: its["blind"] for name, its in judged.items()})
-        for name, comparison in found["comparisons"].items():
-            about = {"description": comparison["description"]}
-            comparisons.setdefault(name, about)
+        judged = validity.judge(sheet.table, evaluation, tests)
+        blinds.append({name: verdict["blind"] for name, verdict in judged.items()})
+        for name, comparison in evaluation["comparisons"].items():
+            description = {"description": comparison["description"]}
+            comparisons.setdefault(name, description)
             rows += [
                 _row(point, name, comparison, judged[name]) for point in sheet.points
             ]
-    for name, about in comparisons.items():
-        its = [row for row in rows if row["comparison"] == name]
-        known = [row for row in its if row["auc"] is not None]
-        about["blind"] = [blind[name] for blind in blinds if name in blind]
-        about["declared"] = next((row for row in its if row["declared"]), None)
-        about["best"] = max(known, key=lambda row: row["auc"], default=None)
-        about["by_chance"] = best_by_chance(sheets, name)
+    for name, found in comparisons.items():
+        compared = [row for row in rows if row["comparison"] == name]
+        known = [row for row in compared if row["auc"] is not None]
+        found["blind"] = [blind[name] for blind in blinds if name in blind]
+        found["declared"] = next((row for row in compared if row["declared"]), None)
+        found["best"] = max(known, key=lambda row: row["auc"], default=None)
+        found["by_chance"] = best_by_chance(sheets, name)
     return {
         "study": study,
         "caution": CAUTION,
@@ -80,7 +80,7 @@ def evaluate(
 
 
 def _row(
-    point: Any, name: str, comparison: dict[str, Any], judged: dict[str, Any]
+    point: Point, name: str, comparison: dict[str, Any], judged: dict[str, Any]
 ) -> dict[str, Any]:
     result = comparison["scores"][point.name]
     row = {"comparison": name, **point.at, "score": point.score}
@@ -105,18 +105,23 @@ def _flat(name: str, result: dict[str, Any] | None) -> dict[str, float | None]:
 
 
 def best_by_chance(sheets: Sequence[Sheet], name: str) -> dict[str, Any] | None:
-    """Returns how high the best of all points goes where the labels say nothing.
+    """Returns how high the best of all points goes under random labels.
 
-    Members and non-members are exchanged at random, a video's rows together, and the
-    largest AUC over all points is looked at each time [1]. Only rows that every sheet
-    has are used. This speaks of selection alone: a shift between the sets remains one.
+    The labels of members and non-members are permuted, the rows of a video together,
+    and the largest AUC over all points is taken each time [1]. Only rows that every
+    sheet has are used. This accounts for selection only: a shift between the sets
+    remains.
+
+    Args:
+      sheets: One per run.
+      name: The name of the comparison.
 
     [1] Westfall and Young, 1993. Resampling-Based Multiple Testing.
 
     Returns:
       `points`, their number; `best`, the largest AUC; `level`, which the largest AUC
-      exceeds in one shuffle of twenty; `p_value` of `best`. None where the rows that
-      all sheets share have one role only, or no point has finite scores.
+      exceeds in 5 % of shuffles; `p_value` of `best`. None if the rows that all sheets
+      share have one role only, or no point has finite scores.
     """
     table, scores = _joined(sheets)
     compared = groups.comparisons(table).get(name)
@@ -140,18 +145,20 @@ def best_by_chance(sheets: Sequence[Sheet], name: str) -> dict[str, Any] | None:
     }
 
 
-def _joined(sheets: Sequence[Sheet]) -> tuple[ScoreTable, Float[np.ndarray, "p items"]]:
-    """Returns the first table at the rows of all tables, and all scores there."""
+def _joined(
+    sheets: Sequence[Sheet],
+) -> tuple[ScoreTable, Float[np.ndarray, "points items"]]:
+    """Returns the rows that all tables share: the first table, and all scores."""
     tables = [sheet.table for sheet in sheets]
     common = set.intersection(*(set(table.id.tolist()) for table in tables))
-    kept = [np.flatnonzero([i in common for i in table.id]) for table in tables]
+    shared = [np.flatnonzero([i in common for i in table.id]) for table in tables]
     scores = [
         metrics.oriented(sheet.table, point.name)[rows]
-        for sheet, rows in zip(sheets, kept, strict=True)
+        for sheet, rows in zip(sheets, shared, strict=True)
         for point in sheet.points
     ]
     arrays = {
-        name: value[kept[0]]
+        name: value[shared[0]]
         for name, value in vars(tables[0]).items()
         if isinstance(value, np.ndarray)
     }
@@ -163,18 +170,18 @@ def _largest_aucs(
     label: Bool[np.ndarray, " items"],
     unit: Int[np.ndarray, " items"],
 ) -> Float[np.ndarray, " shuffles"]:
-    """Returns the largest AUC over the points: as labelled, then for each shuffle."""
+    """Returns the largest AUC over the points: of the labels, then of each shuffle."""
     _, first, unit = np.unique(unit, return_index=True, return_inverse=True)
     sizes = np.bincount(unit).astype(float)
     ranks = scipy.stats.rankdata(scores, axis=1)
     sums = np.stack([np.bincount(unit, weights=each) for each in ranks])
-    own = label[first]
+    true = label[first]
     rng = np.random.default_rng(SEED)
-    largest = []
+    largest: list[Float[np.ndarray, " shuffles"]] = []
     for start in range(0, _NUM_SHUFFLES, _CHUNK):
-        labels = np.stack([rng.permutation(own) for _ in range(_CHUNK)], axis=1)
+        labels = np.stack([rng.permutation(true) for _ in range(_CHUNK)], axis=1)
         if start == 0:
-            labels = np.concatenate([own[:, None], labels], axis=1)
+            labels = np.concatenate([true[:, None], labels], axis=1)
         labels = labels.astype(float)
         members = sizes @ labels
         wins = sums @ labels - members * (members + 1) / 2

@@ -1,38 +1,36 @@
-"""The runs of a study that varies what signals depend on, one folder each.
+"""The runs of a study that varies a setting of the signals, one folder each.
 
-A run is what an audit with its settings would have stored, so that either goes on where
-the other stopped.
+A run stores the same as an audit with its settings, so either resumes the other.
 """
 
 import dataclasses
 import pathlib
-from typing import Any
 
 from vidsme_jax.run import checks
 from vidsme_jax.run.runs import Run
 from vidsme_jax.store.writers import Writer
+from vidsme_jax.wording import counted
 
 SEVERAL = ("frames", "against")  # Studies of several runs.
 
 
-def values(setup: checks.Setup) -> tuple[Any, ...]:
-    """Returns the values of `video.num_frames` or `video.against`, one a run."""
-    given = setup.settings
-    return getattr(given.studies, given.study)
+def values(setup: checks.Setup) -> tuple[int | str, ...]:
+    """Returns the values of `video.num_frames` or `video.against`, one per run."""
+    return getattr(setup.settings.studies, setup.settings.study)
 
 
 def open_runs(setup: checks.Setup, workdir: pathlib.Path, writer: Writer) -> list[Run]:
-    """Opens a run for each value that the study goes through, or the one it needs.
+    """Opens a run for each value of the study, or the only one that it needs.
 
     Raises:
       AuditError: A folder holds signals of other settings.
     """
     if setup.settings.study not in SEVERAL:
         return [checks.open_run(setup, workdir, writer=writer)]
-    runs = []
+    runs: list[Run] = []
     for value in values(setup):
-        if setup.settings.study == "frames":
-            name = f"{value} frame{'s' if value > 1 else ''}"
+        if isinstance(value, int):
+            name = counted(value, "frame")
             folder, changes = f"frames-{value:03}", {"num_frames": value}
         else:
             name, folder = value, value.replace(":", "-")

@@ -1,4 +1,4 @@
-"""The files of a study: for programs, for eyes."""
+"""Writes the files of a study, and its summary."""
 
 import json
 import pathlib
@@ -14,9 +14,11 @@ from vidsme_jax.report import figures, files, page
 from vidsme_jax.report import summary as summaries
 from vidsme_jax.studies import drawing
 from vidsme_jax.studies.points import Sheet
+from vidsme_jax.wording import printable
 
 _REAL = ("k", "q_scale", "r_scale")
-_OWN = re.compile(r"study\.(png|pdf)(\.tmp)?")  # Files of its figure.
+_MAX_NAME = 100  # Characters of a group.
+_OWN = re.compile(r"study\.(png|pdf)(\.tmp)?")  # The files of its figure.
 
 
 def write(
@@ -31,12 +33,15 @@ def write(
     """Writes study.csv, .parquet, .json and .html, the scores and the figure.
 
     Args:
-      workdir: Exists.
-      found: Of `findings.evaluate`.
+      workdir: An existing folder.
+      found: The result of `findings.evaluate`.
       sheets: The scores of every point.
       run: Settings, versions and fingerprints.
-      failures: What could not be scored.
+      failures: One per row without scores.
       headline: The score declared in advance.
+
+    Raises:
+      OSError: A file cannot be written.
     """
     files.write_text(
         workdir / "config.json", json.dumps(run, indent=2, default=str) + "\n"
@@ -67,12 +72,12 @@ def write(
 
 def summary(found: dict[str, Any]) -> list[str]:
     """Returns the result in a few lines, for the end of a run."""
-    lines, chances = [], []
+    lines, chances = list[str](), list[str]()
     for group, about in found["comparisons"].items():
-        name = summaries.named(group)
+        name = printable(group, _MAX_NAME)
         for what in ("declared", "best"):
-            if about[what] is not None and about[what]["auc"] is not None:
-                row = about[what]
+            row = about[what]
+            if row is not None and row["auc"] is not None:
                 shown = f"{in_words(row)}: AUC {_auc(row)} ({row['verdict']})"
                 lines.append(f"{name}, {what}: {shown}")
         if about["by_chance"] is not None:
@@ -88,7 +93,7 @@ def summary(found: dict[str, Any]) -> list[str]:
 
 
 def in_words(row: dict[str, Any]) -> str:
-    """Returns where a row is in the grid."""
+    """Returns the score and the coordinates of a row of `study.json`."""
     keys = list(row)
     at = keys[keys.index("comparison") + 1 : keys.index("score")]
     return ", ".join([row["score"], *(f"{key} {row[key]}" for key in at)])
@@ -109,7 +114,7 @@ def _sentence(chance: dict[str, Any]) -> str:
 
 
 def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Coordinates that may be whole or not, as numbers of one type; names as UTF-8."""
+    """Returns rows with real coordinates as floats and names in UTF-8."""
     return [
         row
         | {key: float(row[key]) for key in _REAL if key in row}
@@ -119,7 +124,7 @@ def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _scores(sheets: Sequence[Sheet]) -> pa.Table:
-    """Returns the scores, a row an item, a column a point; null where there is none."""
+    """Returns the scores, one row per item, one column per point; null for none."""
     items = {
         table.id[k]: (str(table.role[k]), str(table.group[k]))
         for table in (sheet.table for sheet in sheets)
@@ -131,8 +136,8 @@ def _scores(sheets: Sequence[Sheet]) -> pa.Table:
         "group": [files.encodable(group) for _, group in items.values()],
     }
     for sheet in sheets:
-        place = {item: k for k, item in enumerate(sheet.table.id)}
-        rows = [place.get(item) for item in items]
+        row_of = {item: k for k, item in enumerate(sheet.table.id)}
+        rows = [row_of.get(item) for item in items]
         for point in sheet.points:
             values = sheet.table.scores[point.name]
             columns[point.name] = pa.array(

@@ -1,4 +1,4 @@
-"""What an audit found, for programs and for notebooks."""
+"""The report of an audit as a Python object, for programs and notebooks."""
 
 import dataclasses
 import functools
@@ -12,22 +12,22 @@ from vidsme_jax.report.notebook import Picture
 from vidsme_jax.report.singles import Suspect
 from vidsme_jax.wording import nearest, printable
 
-_LONGEST = 100  # Characters of a name in a message.
+_MAX_NAME = 100  # Characters of a name in a message.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class AuditReport:
-    """What a run found; everything is also in the work directory.
+    """The results of a run; everything is also in the work directory.
 
-    A notebook shows the verdict with the headline's figures, and each of `figures`.
+    A notebook shows it as HTML, and each of `figures` as a picture.
 
     Attributes:
-      workdir: Where it was written.
+      workdir: The work directory.
       table: The scores.
       metrics: The content of `metrics.json`.
       failures: One per row of a manifest whose clip could not be scored.
-      digest: SHA-256, of all that is in the work directory.
-      figures: Those of the report, in its order.
+      digest: The SHA-256 of the work directory, in hex.
+      figures: The figures of the report, in its order.
     """
 
     workdir: pathlib.Path
@@ -44,20 +44,20 @@ class AuditReport:
         )
 
     def frame(self) -> Any:
-        """Returns the scores as a `pandas.DataFrame`, a row an item.
+        """Returns the scores as a `pandas.DataFrame`, one row per item.
 
-        Its columns are those of `scores.parquet`.
+        The columns are those of `scores.parquet`.
 
         Raises:
           AuditError: pandas is not installed.
         """
         try:
-            importlib.import_module("pandas")  # Its lack, in pyarrow, has no remedy.
+            importlib.import_module("pandas")  # pyarrow's own error names no remedy.
         except ImportError as error:
             raise AuditError(
                 [
                     f"pandas is not installed ({error}): pip install pandas, or read "
-                    f"{printable(str(self.workdir / 'scores.parquet'))} by another "
+                    f"{printable(str(self.workdir / 'scores.parquet'))} with another "
                     "program; table.scores has the same numbers as NumPy arrays"
                 ]
             ) from error
@@ -70,25 +70,25 @@ class AuditReport:
           name: The row's id.
 
         Raises:
-          AuditError: No row has it; names the nearest one.
+          AuditError: No row has this id; names the nearest one.
         """
         found = (self.table.id == name).nonzero()[0]
         if not len(found):
             known = self.table.id.tolist()
-            shown = printable(repr(name), _LONGEST)
+            shown = printable(repr(name), _MAX_NAME)
             raise AuditError(
                 [f"no row of the scores has the id {shown}{nearest(str(name), known)}"]
             )
         return self._columns.slice(int(found[0]), 1).to_pylist()[0]
 
     def suspect(self, name: str) -> Suspect:
-        """Returns what can be said of one suspect, and what cannot.
+        """Returns the result of one suspect.
 
         Args:
-          name: Of its video, or the id of one of its rows.
+          name: The name of its video, or the id of one of its rows.
 
         Raises:
-          AuditError: There is no such suspect; says what it is, or the nearest name.
+          AuditError: There is no such suspect; names its role, or the nearest name.
         """
         return singles.suspect(self.metrics, self.table, name)
 
@@ -97,10 +97,10 @@ class AuditReport:
         return files.scores_of(self.table)[0]
 
     def __repr__(self) -> str:
-        """Returns verdict and folder in a line; `summary` says more."""
+        """Returns verdict and folder in one line; `summary` has more."""
         verdict = self.metrics["verdict"] or "of suspects"
         return f"AuditReport({verdict}, workdir={printable(str(self.workdir))!r})"
 
     def _repr_html_(self) -> str:
-        """Returns what a notebook shows."""
+        """Returns the HTML that a notebook shows."""
         return notebook.of_audit(self.metrics, len(self.failures), self.workdir)
