@@ -275,11 +275,9 @@ class _Track:
 
 
 @contextlib.contextmanager
-<<<<<<< HEAD
-def _opened(content: Content) -> Generator[tuple[Any, VideoStream], None, None]:
-=======
-def _opened(content: Content) -> Iterator[tuple[InputContainer, VideoStream]]:
->>>>>>> r-report
+def _opened(
+    content: Content,
+) -> Generator[tuple[InputContainer, VideoStream], None, None]:
     with Source(content, _LIMITS).opened() as (container, stream):
         yield container, stream
 

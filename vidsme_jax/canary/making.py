@@ -1,13 +1,7 @@
 """Makes canary sets: variants of clips, of which one is drawn to be published.
 
-<<<<<<< HEAD
-The variant is drawn, once and for all, before anybody trains on anything; all else of
-the test follows from that. What is written of the variants does not say which it is,
-except the key and the folder of what is to be published.
-=======
 The test is exact because the variant is drawn at random before a model is trained. Only
 the key and the folder to be published show which one was drawn.
->>>>>>> r-report
 """
 
 import concurrent.futures
