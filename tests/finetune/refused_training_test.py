@@ -209,7 +209,7 @@ def test_members_among_nonmembers_are_refused(config, corpus, tmp_path, kind):
             "--config.train.max_step=9",
             "config.train.max_step: no such key; did you mean 'train.max_steps'?",
         ),
-        ("--work=x", "Unknown command line flag 'work'"),
+        ("--work=x", "--work: no such flag; did you mean '--workdir'?"),
         ("--config=absent.py", "absent.py"),
     ],
 )

@@ -19,7 +19,7 @@ from vidsme_jax.settings import overrides, reference, shipped
 from vidsme_jax.settings.overrides import Given
 from vidsme_jax.settings.reference import Keys
 from vidsme_jax.settings.rules import Rule
-from vidsme_jax.wording import printable
+from vidsme_jax.wording import nearest, printable
 
 _HELP = frozenset(("-h", "-help", "--help", "-?"))
 _VERSION = frozenset(("-version", "--version"))
@@ -87,8 +87,9 @@ def define_short(*names: str) -> None:
     """Defines flags of `SHORT`, which `parse` turns into keys."""
     for name in names:
         rule = settings.RULES[SHORT[name]]
-        text = f"{rule.help} Short for --config.{SHORT[name]}."
-        flags.DEFINE_multi_string(name, None, text)
+        flags.DEFINE_multi_string(name, None, "")
+        # In place of absl's remark on flags that may be repeated.
+        flags.FLAGS[name].help = f"{rule.help} Short for --config.{SHORT[name]}."
 
 
 def define_check() -> flags.FlagHolder[bool]:
@@ -177,8 +178,8 @@ def parse(
             raise TypeError(f"get_config() must return {wanted}; it returned {kind}")
         overrides.apply(config, given, rules)
         return rest
-    except flags.UnrecognizedFlagError as error:
-        sys.exit(exits.wrong([str(error)]))
+    except (flags.UnrecognizedFlagError, flags.IllegalFlagValueError) as error:
+        sys.exit(exits.wrong([_of_flag(error)]))
     except AuditError as error:
         sys.exit(exits.refused(error))
     except Exception as error:  # A configuration is a program and may raise anything.
@@ -194,7 +195,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         return list(flags.FLAGS(argv))
     except flags.Error as error:
-        sys.exit(exits.wrong([str(error)]))
+        sys.exit(exits.wrong([_of_flag(error)]))
 
 
 def _with_short(
@@ -242,10 +243,33 @@ def _cause(error: Exception) -> str:
     return said.removeprefix("ValueError: ")
 
 
+def _of_flag(error: flags.Error) -> str:
+    """Returns what is wrong with a flag: one that is unknown, or its value."""
+    known = [f"--{name}" for name in flags.FLAGS if len(name) > 1]
+    if isinstance(error, flags.UnrecognizedFlagError):
+        name = f"--{error.flagname}"
+        return f"{name}: no such flag{nearest(name, known)}; --help shows all flags"
+    if found := re.fullmatch("Missing value for flag (--.*)", str(error)):
+        return f"{found[1]} has no value; give {found[1]}=VALUE"
+    found = re.match("flag (--[^=]*)=(.*?): ", str(error), re.DOTALL)
+    if found and found[1] in known:
+        if kind := flags.FLAGS[found[1][2:]].parser.syntactic_help:
+            return f"{found[1]} is {found[2]!r}; it must be {kind}"
+    return str(error)
+
+
+def unexpected(argument: str) -> str:
+    """Returns the problem of an argument that is no flag."""
+    remedy = "; --help shows the flags"
+    if "workdir" in flags.FLAGS and flags.FLAGS["workdir"].value is None:
+        remedy = f"; give a work directory as --workdir={printable(argument)}"
+    return f"argument {argument!r}: only flags are understood{remedy}"
+
+
 def usage_problem(argv: list[str]) -> str:
     """Returns what is wrong with a parsed command line, or ""."""
     if len(argv) > 1:
-        return f"argument {argv[1]!r}: only flags are understood"
+        return unexpected(argv[1])
     if flags.FLAGS.config is None:
         short = [f"--{name}" for name in ("model", "members") if name in flags.FLAGS]
         instead = f"; or give {' and '.join(short)}" if short else ""

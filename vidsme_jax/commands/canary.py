@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     """Makes canary sets, or tests by a key, and returns the exit status."""
     given = flags.FLAGS
     if len(argv) > 1:
-        return exits.wrong([f"argument {argv[1]!r}: only flags are understood"])
+        return exits.wrong([commands.unexpected(argv[1])])
     set_ = {name for name in (*_MAKING, *_TESTING) if given[name].value is not None}
     if problems := _problems(set_, given):
         return exits.wrong(problems)

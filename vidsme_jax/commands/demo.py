@@ -128,7 +128,7 @@ def _lasting(flat: dict[str, Any]) -> dict[str, Any]:
 def main(argv: list[str]) -> int:
     """Makes the demo and returns the exit status."""
     if len(argv) > 1:
-        return exits.wrong([f"argument {argv[1]!r}: only flags are understood"])
+        return exits.wrong([commands.unexpected(argv[1])])
     if not flags.FLAGS.workdir:
         return exits.wrong(["--workdir is missing, such as --workdir runs/made"])
     if wrong := no_folder(flags.FLAGS.workdir, "--workdir"):

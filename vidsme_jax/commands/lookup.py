@@ -74,9 +74,9 @@ def in_words(found: dict[str, Any]) -> list[str]:
 
 def run() -> NoReturn:
     """Defines the flags, which other programs have too, and runs `main`."""
-    flags.DEFINE_multi_string(
-        "in", None, "A published list; repeat the flag for several."
-    )
+    flags.DEFINE_multi_string("in", None, "")
+    # In place of absl's remark on flags that may be repeated.
+    flags.FLAGS["in"].help = "A published list, or several."
     flags.DEFINE_string("out", None, "New file that receives the result.")
     flags.DEFINE_string(
         "video_root", None, "Folder of the videos; default: the manifest's."

@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     """Writes the manifests and returns the exit status."""
     given = flags.FLAGS
     if len(argv) > 1:
-        return exits.wrong([f"argument {argv[1]!r}: only flags are understood"])
+        return exits.wrong([commands.unexpected(argv[1])])
     wrong = [f"--{x} is missing" for x in ("workdir", "out") if not given[x].value]
     if wrong := wrong + no_folder(given.out, "--out"):
         return exits.wrong(wrong)

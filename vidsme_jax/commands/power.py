@@ -45,7 +45,7 @@ def main(argv: list[str], default: ConfigDict) -> int:
     given = flags.FLAGS
     config = default if given.config is None else given.config
     if len(argv) > 1:
-        return exits.wrong([f"argument {argv[1]!r}: only flags are understood"])
+        return exits.wrong([commands.unexpected(argv[1])])
     commands.begin()
     try:
         values: dict[str, Any] = {name: given[name].value for name in _NUMBERS}

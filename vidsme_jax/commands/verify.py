@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     """Verifies a run and returns the exit status."""
     given = flags.FLAGS
     if len(argv) > 1:
-        return exits.wrong([f"argument {argv[1]!r}: only flags are understood"])
+        return exits.wrong([commands.unexpected(argv[1])])
     if not given.workdir:
         return exits.wrong(["--workdir is missing: the folder of a finished run"])
     commands.begin()
