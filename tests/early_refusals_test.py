@@ -381,8 +381,9 @@ def test_a_faulty_value_hides_no_other(tmp_path):
     config.corpus.members, config.slices = 3, ("sound",)
     with pytest.raises(AuditError) as caught:
         asking.ask(config)
-    assert len(caught.value.problems) == 5
-    assert not any("manifest:" in p or "score" in p for p in caught.value.problems)
+    assert len(caught.value.problems) == 6
+    assert not any("manifest:" in p for p in caught.value.problems)
+    assert any("unknown score" in p for p in caught.value.problems)
 
 
 def test_a_corpus_that_was_read_is_not_read_again(monkeypatch):

@@ -20,6 +20,7 @@ EXTRA = {
             {"name": f"list {LONG}", "rows": 10**7, "sha256": "0" * 64, "notes": []}
         ],
         "looked_up": 40,
+        "files": 40,
         "hits": [
             {
                 "id": f"item-{k}",

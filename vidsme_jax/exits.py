@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from vidsme_jax import terminal
+from vidsme_jax.addresses import is_url
 from vidsme_jax.base import AuditError
 from vidsme_jax.wording import counted, printable
 
@@ -33,10 +34,12 @@ def ended(*, failures: bool, gate: dict[str, Any] | None) -> int:
 
 def stopped(cause: str, workdir: str | pathlib.Path) -> int:
     """Prints that a run stopped and nothing is lost, and returns the exit status."""
-    terminal.show_error(
-        f"the run stopped: {printable(cause, _LONGEST)}; results so far are in "
-        f"{printable(str(workdir))}; fix the cause and run the same command to continue"
-    )
+    where = printable(str(workdir))
+    kept = f"results so far are in {where}; fix the cause and run the same command to "
+    kept += "continue"
+    if not is_url(str(workdir)) and not pathlib.Path(workdir).exists():
+        kept = f"nothing was computed; take a folder that can be made, not {where}"
+    terminal.show_error(f"the run stopped: {printable(cause, _LONGEST)}; {kept}")
     return WRONG
 
 

@@ -249,7 +249,7 @@ def _of_flag(error: flags.Error) -> str:
     if isinstance(error, flags.UnrecognizedFlagError):
         name = f"--{error.flagname}"
         return f"{name}: no such flag{nearest(name, known)}; --help shows all flags"
-    if found := re.fullmatch("Missing value for flag (--.*)", str(error)):
+    if found := re.match(r"Missing value for flag (--\S*)", str(error)):
         return f"{found[1]} has no value; give {found[1]}=VALUE"
     found = re.match("flag (--[^=]*)=(.*?): ", str(error), re.DOTALL)
     if found and found[1] in known:

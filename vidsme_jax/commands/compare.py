@@ -190,9 +190,10 @@ def opened(workdir: pathlib.Path) -> Run:
         if not isinstance(headline, str) or not isinstance(sign, bool):
             raise TypeError("it is not that of an audit")
     except FileNotFoundError as error:
-        raise AuditError(
-            [f"{printable(str(workdir))}: no audit has finished"]
-        ) from error
+        why = "no audit has finished there"
+        if (workdir / "study.json").exists():
+            why = "it holds a study; only audits are compared"
+        raise AuditError([f"{printable(str(workdir))}: {why}"]) from error
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise AuditError([f"{path}: cannot be read ({error})"]) from error
     table = _table(workdir / "scores.parquet", larger_is_member=sign)

@@ -206,6 +206,11 @@ def ask(config: ConfigDict, workdir: str | pathlib.Path | None) -> Any:
     """
     from vidsme_jax.finetune import pool
 
+    if "headline" in config and "train" not in config:
+        problem = "--config is a configuration of an audit: it has the key headline, "
+        problem += "and no train; give one like configs/finetune.py (only --control "
+        problem += "takes that of an audit)"
+        raise AuditError([problem])
     problems = Problems(config, RULES)
     collect(problems, config, workdir)
     rows = None

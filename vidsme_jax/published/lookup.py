@@ -130,8 +130,8 @@ def look_up(wanted: Sequence[Video], lists: Iterable[str]) -> dict[str, Any]:
 
     Returns:
       JSON-ready: `lists`, each with `name`, `sha256`, `rows` and `notes`; `looked_up`,
-      the number of videos; `hits`, with the fields of `Hit`, those with `identity`
-      first; and `statement`.
+      the number of videos; `files`, how many of their files are here; `hits`, with the
+      fields of `Hit`, those with `identity` first; and `statement`.
 
     Raises:
       AuditError: Lists cannot be read; names all of them.
@@ -151,6 +151,7 @@ def look_up(wanted: Sequence[Video], lists: Iterable[str]) -> dict[str, Any]:
     found = {
         "lists": infos,
         "looked_up": len(wanted),
+        "files": sum(video.file is not None for video in wanted),
         "hits": [hit._asdict() for hit in hits],
     }
     return found | {"statement": statement(found)}
@@ -168,6 +169,11 @@ def statement(found: dict[str, Any]) -> str:
         "has a name or a like picture in common, which need not be the same video: "
         "compare them."
     ) * bool(maybe)
+    if lacking := found["looked_up"] - found["files"]:
+        other += (
+            f" The files of {lacking} of {total} are not here: only names, ids and "
+            "addresses of these were compared, no content."
+        )
     if sure:
         kinds = sorted({x["how"] for x in found["hits"] if x["identity"]})
         return (

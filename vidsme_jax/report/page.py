@@ -39,7 +39,7 @@ RATES_OF_ERROR = (
 RATES_OF_SUSPECTS = (
     "Rates of error, if suspects that were not used and {calibration} are alike: a set "
     "without any used video is found in at most {alpha:g} % of audits, and of the "
-    "suspects listed at most {fdr:g} % are expected not to have been used."
+    "suspects listed at most {fdr:g} % are expected to rank so high by chance."
 )
 _MAX_BYTES = 5_000_000  # Of a page.
 _MAX_PICTURES = 2_000_000  # Bytes of all pictures of a page.

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import scores
 from vidsme_jax.addresses import is_url, no_folder
-from vidsme_jax.base import AuditError, Clip, Item, Sample
+from vidsme_jax.base import SLICES, AuditError, Clip, Item, Sample
 from vidsme_jax.checkpoints import content, files, opening, refused
 from vidsme_jax.data import corpora, samples
 from vidsme_jax.data.left_out import LeftOut
@@ -107,18 +107,20 @@ def collect(problems: Problems, *, model: bool = True) -> dict[str, Any]:
     names: tuple[str, ...] = ()
     headline = ""
     chosen = given.slices, has_reference(given)
+    if not problems.none_in("slices"):
+        chosen = SLICES, True  # Names of scores are checked all the same.
     prepared = ("video", "studies.frames") if given.corpus.prepared else ()
     if problems.none_in("corpus", *prepared, but=HARMLESS):
         with problems.collected():
             corpus, reader = open_corpus(given, _counts(given), looks=model)
-    of_scores = problems.none_in("profile", "slices")
+    of_scores = problems.none_in("profile")
     if of_scores and problems.none_in("scores"):
         with problems.collected():
             names = scores.resolve(given.scores, given.profile, *chosen)
     if of_scores and problems.none_in("headline"):
         with problems.collected():
             headline = scores.headline(given.headline, given.profile, *chosen)
-        if given.response == "greedy" and scores.needs_given_answers(headline):
+        if is_greedy(given) and scores.needs_given_answers(headline):
             problems.add(
                 f"config.headline is {headline}, but with config.response = greedy the "
                 "target of a row is the model's most probable token: Min-K%++ then "

@@ -21,7 +21,8 @@ _FIELDS: dict[str, sealed.Test] = {
         )
     ),
     "looked_up": is_count,
-    "videos": sealed.list_of(sealed.having(id=is_text, video=is_text)),
+    "files": lambda value: value == 0 or is_count(value),
+    "videos": sealed.list_of(sealed.having(id=is_text, video=is_text, file=is_flag)),
     "hits": sealed.list_of(
         sealed.having(
             **dict.fromkeys(("id", "video", "list", "how", "entry"), is_text),
@@ -50,7 +51,7 @@ def write(
     """
     if path.exists() or path.is_symlink():
         raise AuditError([f"{printable(str(path))}: it is there already; take another"])
-    its = [{"id": video.id, "video": video.video} for video in videos]
+    its = [{"id": x.id, "video": x.video, "file": x.file is not None} for x in videos]
     sealed.write(path, {"manifest": manifest, "videos": its, **found})
 
 
@@ -62,8 +63,8 @@ def opened(name: str, items: Sequence[Item]) -> dict[str, Any] | None:
       items: Of the audit's corpus.
 
     Returns:
-      JSON-ready, as `metrics.json` has it: `statement`, `lists`, `looked_up` and `hits`
-      of rows of the corpus, each with its `role`.
+      JSON-ready, as `metrics.json` has it: `statement`, `lists`, `looked_up`, `files`
+      and `hits` of rows of the corpus, each with its `role`.
 
     Raises:
       AuditError: There is none, it was changed, or is of other videos.
@@ -100,5 +101,7 @@ def opened(name: str, items: Sequence[Item]) -> dict[str, Any] | None:
     hits = [
         x | {"role": there[x["video"]]} for x in record["hits"] if x["video"] in there
     ]
-    found = {"lists": record["lists"], "looked_up": len(there), "hits": hits}
+    files = sum(x["file"] for x in record["videos"] if x["video"] in there)
+    found = {"lists": record["lists"], "looked_up": len(there), "files": files}
+    found["hits"] = hits
     return {"statement": lookup.statement(found), **found}

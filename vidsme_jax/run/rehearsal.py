@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from vidsme_jax.addresses import is_url
 from vidsme_jax.base import ROLES, AuditError, Item
+from vidsme_jax.data import reading, sources
 from vidsme_jax.run import asking, declaration, digests
 from vidsme_jax.run.asking import Asked
 from vidsme_jax.run.problems import Problems
@@ -83,6 +84,8 @@ def of_audit(config: ConfigDict, workdir: str) -> list[str]:
     assert asked is not None  # Or there is a problem.
     stored = _stored(asked, folder)
     lines = [_HEAD, *_of_corpus(asked.items, asked.left_out)]
+    if not asked.settings.corpus.prepared:
+        lines += _missing(asked.items)
     lines += [_of_clips(asked, stored, folder), *(_of_models(setup) if setup else ())]
     lines += [_of_devices(devices, asked.settings.batch_size)] if devices else []
     lines.append(_of_scores(asked))
@@ -168,6 +171,19 @@ def _of_corpus(items: Sequence[Item], left_out: Sequence[Any] = ()) -> list[str]
         what = counted(each.count, each.what.removesuffix("s"))
         lines.append(f"left out: {what} of {source}: {printable(each.why, _LONGEST)}")
     return lines
+
+
+def _missing(items: Sequence[Item]) -> list[str]:
+    """Returns a line about rows whose files do not exist, if there are any."""
+    lost = [x for x in items if reading.stamp(x.clip) == reading.ABSENT]
+    lost = [x for x in lost if not sources.is_address(x.clip)]
+    if not lost:
+        return []
+    some = ", ".join(printable(x.video, 100) for x in lost[:3])
+    return [
+        f"missing: the files of {counted(len(lost), 'row')}, such as {some}: a run "
+        "lists them as failures, and ends with status 3"
+    ]
 
 
 def _of_scores(asked: Asked) -> str:

@@ -13,6 +13,7 @@ from vidsme_jax.settings.views import RULES
 from vidsme_jax.wording import nearest, printable
 
 _LONGEST = 200  # Characters of a faulty key or value that are shown.
+_OTHERS = ("train", "cache_mib")  # Keys of `vidsme finetune` alone.
 _SHOWN = 20  # Unknown keys that are listed; the rest are counted.
 DEMO = pathlib.Path(__file__).parents[1] / "demo"
 
@@ -132,7 +133,10 @@ def _unknown(flat: dict[str, Any], rules: dict[str, Rule]) -> list[str]:
                 f"config.{groups[key]}"
             )
         else:
-            found.append(f"config.{name}: no such key{nearest(key, known)}")
+            hint = nearest(key, known)
+            if rules is RULES and key.split(".")[0] in _OTHERS:
+                hint = "; it is a key of `vidsme finetune`"
+            found.append(f"config.{name}: no such key{hint}")
     rest = len(wrong) - len(found)
     return [*found, *([f"and {rest} more unknown keys"] if rest else [])]
 
