@@ -106,9 +106,9 @@ class Clips:
         return pixels
 
     def look(self, items: Sequence[Item]) -> list[str]:
-        """Decodes every clip once, and lists those that cannot be."""
+        """Decodes every clip once, and lists those that cannot be used."""
         return [
-            f"{clip.items[0].video}: {result}"
+            f"{clip.items[0].video}: {result}; repair the file, or leave out its rows"
             for clip, result in self._ahead(corpora.unique_clips(items))
             if isinstance(result, ClipError)
         ]

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from vidsme_jax import settings
 from vidsme_jax.addresses import no_folder
+from vidsme_jax.base import AuditError
 from vidsme_jax.run.asking import find_local
 from vidsme_jax.run.problems import Problems
 from vidsme_jax.settings import reference, rules, views

@@ -150,8 +150,19 @@ def summary(record: dict[str, Any], workdir: pathlib.Path) -> str:
     losses = [f"{printable(name, _NAME)} {loss:.4f}" for name, loss in groups[:_SHOWN]]
     if len(groups) > _SHOWN:
         losses.append(f"and {len(groups) - _SHOWN} more in training.json")
-    return (
+    folder = printable(str(workdir))
+    lines = [
         f"{record['steps']} steps in {record['seconds']} s; mean loss of the answers "
-        f"in nats a token: {', '.join(losses)}\n"
-        f"checkpoint: {printable(str(workdir))}"
-    )
+        f"in nats a token: {', '.join(losses)}",
+        f"checkpoint: {folder}",
+    ]
+    manifests = [
+        f"--{role}={folder}/{role}.jsonl" for role in ("members", "nonmembers")
+    ]
+    if all((workdir / f"{role}.jsonl").exists() for role in ("members", "nonmembers")):
+        lines.append(
+            f"its audit: vidsme audit --model={folder} {' '.join(manifests)} "
+            "--config.corpus.allow_outside=true --config.slices=video,response "
+            "--config.headline=response_min_k_plus_plus_100 --workdir DIR"
+        )
+    return "\n".join(lines)

@@ -74,10 +74,17 @@ def _row(
         f"{counts['members']['items']} / {counts['nonmembers']['items']}",
         f"{sources['members']} / {sources['nonmembers']}",
         intervals.in_words(score["auc"]),
-        f"{rates[rate]['value']:.2f} at {100 * float(rate):g} %" if rate else "none",
+        _rate(rates[rate], float(rate)) if rate else "none",
         "none" if blind["auc"] is None else f"{blind['auc']:.2f}",
         f"{comparison['verdicts'][headline]['verdict']}{mark}",
     )
+
+
+def _rate(tpr: dict[str, Any], fpr: float) -> str:
+    """Returns a TPR, with the interval that counts the threshold's uncertainty."""
+    ends = tpr.get("of_population")
+    interval = f" [{ends['low']:.2f}, {ends['high']:.2f}]" if ends else ""
+    return f"{tpr['value']:.2f}{interval} at {100 * fpr:g} %"
 
 
 def _suspects(found: dict[str, Any]) -> tuple[str, ...]:
