@@ -91,7 +91,7 @@ def test_a_headline_that_is_changed_after_the_results(run):
         ),
         (
             {"scores": "vid_sme"},
-            "scores were declared that are left out now (perplexity)",
+            "declared scores are left out now (perplexity)",
         ),
         (
             {"profile": "official", "scores": "Min_30.0% vetp"},

@@ -89,8 +89,8 @@ def test_a_list_is_reported_by_sources_of_calibration_clips():
     assert found["rows"][0]["p_value"] == 1 / 21 and found["fewest"] == 2
     assert (
         "against 100 calibration clips from 20 sources, each of which counts once: "
-        "fewer than 2 could not be listed, and one alone only with 39 sources of "
-        "calibration clips"
+        "a list would need at least 2, or 39 sources of calibration clips for one "
+        "suspect alone"
     ) in found["statement"]
     assert (
         "against 100 calibration clips from 20 sources: p"
@@ -170,10 +170,7 @@ def test_a_rate_out_of_reach_is_said():
     score = np.concatenate([np.full(49, 30.0), [-1.0], np.arange(20.0)])
     found = _suspects(_table(score, ["suspects"] * 50 + ["calibration"] * 20))
     assert found["num_listed"] == 49 and found["fewest"] == 48
-    assert (
-        "fewer than 48 could not be listed, and one alone only with 999"
-        in (found["statement"])
-    )
+    assert "a list would need at least 48, or 999 sources" in (found["statement"])
     score[:49] = 3.0
     score[0] = 30.0
     found = _suspects(_table(score, ["suspects"] * 50 + ["calibration"] * 20), 0.04)

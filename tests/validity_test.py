@@ -84,7 +84,7 @@ def test_chance():
 def test_underpowered():
     found = _verdict(_shifted(25, factor=1.0, score=_score(0.52, 25)))
     assert found["verdict"] == "underpowered"
-    assert "too small to rule out an AUC of 0.6" in found["statement"]
+    assert "too few to rule out an AUC of 0.6" in found["statement"]
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -253,7 +253,7 @@ def test_hits_and_what_is_said_of_them(tmp_path):
     assert found["lists"][0]["sha256"] == digest
     said = found["statement"]
     assert said.startswith("1 of 3 videos is named in a list, by YouTube id:")
-    assert "Of another 1 video an entry has a name or a like picture in common" in said
+    assert "Of another 1 video an entry has the same name or a similar picture" in said
     alone = lookup.look_up(videos, [str(none)])["statement"]
     assert alone.startswith("None of 3 videos is named for certain in")
     assert "in common" not in alone

@@ -167,7 +167,8 @@ def in_words(found: dict[str, Any]) -> list[str]:
         aucs = (intervals.in_words(its[x]) for x in ("first", "second"))
         lines.append(
             f"  {printable(name)}: AUC {', then '.join(aucs)}; difference "
-            f"{change['value']:+.3f}, {ends}; {p_is(p)} if both ranked alike"
+            f"{change['value']:+.3f}, {ends}; {p_is(p)} (null hypothesis: both rank "
+            "alike)"
         )
     lines += [f"  note: {note}" for note in found["notes"]]
     lines.append("a difference is no verdict: that of each run is in its own report")

@@ -370,8 +370,8 @@ def _statement(result: dict[str, Any], reason: str) -> str:
     called = CALLED[many["role"]]
     fewest, listed = result["fewest"], result["num_listed"]
     possible = (
-        f"fewer than {fewest} could not be listed, and one alone only with "
-        f"{result['for_one']} sources of {called}"
+        f"a list would need at least {fewest}, or {result['for_one']} sources of "
+        f"{called} for one suspect alone"
         if fewest > 1
         else "one alone could be listed"
     )

@@ -367,7 +367,7 @@ def _tested(
     p_r = adjustment.p_values(sources.means(ranked), within)
     beyond = placebo.p_values(placebos, between, permuted, (adjustment, within))
     auc = blind.auc(blind.propensity(between.reaching, sources, seed), sources)
-    strongest = "all that was measured together"
+    strongest = "a combination of all that was measured"
     if joint.p <= tests.blind_alpha and joint.auc > auc:
         auc, strongest = joint.auc, _strongest(joint)
     return [

@@ -144,8 +144,8 @@ def _ruled(
                 f"is not distinguishable from chance ({numbers}; {ruled_out})"
             )
         return "underpowered", (
-            f"does not rank members above non-members at this number of sources "
-            f"({numbers}), which is too small to rule out an AUC of {smallest:g}"
+            f"does not rank members above non-members ({numbers}), and the sources are "
+            f"too few to rule out an AUC of {smallest:g}"
         )
     if found.p_b <= max(alpha, BLIND_ALPHA) and (
         found.p_r > alpha or found.blind_auc > CAP

@@ -166,7 +166,7 @@ def statement(found: dict[str, Any]) -> str:
     of = "Of another" if sure else "Of"
     other = (
         f" {of} {counted(len(maybe), 'video')} an entry "
-        "has a name or a like picture in common, which need not be the same video: "
+        "has the same name or a similar picture, which need not be the same video: "
         "compare them."
     ) * bool(maybe)
     if lacking := found["looked_up"] - found["files"]:

@@ -282,7 +282,7 @@ def distributions(table: ScoreTable, headline: str) -> list[Drawing]:
             plots.histograms(orders, shown),
             "The entropy orders q and r",
             "They are functions of the frames alone, without the model. Where members "
-            f"and non-members differ here, the sets differ in content. {how}",
+            f"and non-members, or suspects, differ here, they differ in content. {how}",
         ),
     ]
 

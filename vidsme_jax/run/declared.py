@@ -54,7 +54,7 @@ class Change(NamedTuple):
             )
         if self.what == "scores":
             gone = _names([x for x in self.declared if x not in set(self.now)])
-            return f"scores were declared that are left out now ({gone})"
+            return f"declared scores are left out now ({gone})"
         now = _value(self.now)
         if self.declared == self.now:
             now = "of as many, not the same or with other texts"

@@ -9,14 +9,14 @@ from vidsme_jax.scores.statistics import Statistic
 # The statistic, which end of it, its description, and that end as described.
 End = tuple[Statistic, str, str, str]
 
-SME = "minus SME of natural less reversed frames"
+SME = "SME with the reversed minus with the natural frames"
 RENYI = "minus the Renyi-{} entropy"
 
 # By name without slice and K.
 ENTROPIES: dict[str, End] = {
-    "vid_sme": (rows.vid_sme, "min", SME, "smallest"),
-    "vid_sme_min": (rows.vid_sme, "min", SME, "smallest"),
-    "vid_sme_max": (rows.vid_sme, "max", SME, "largest"),
+    "vid_sme": (rows.vid_sme, "min", SME, "largest"),  # The sign is turned.
+    "vid_sme_min": (rows.vid_sme, "min", SME, "largest"),
+    "vid_sme_max": (rows.vid_sme, "max", SME, "smallest"),
     "max_renyi_05": (rows.renyi_05, "max", RENYI.format("1/2"), "largest"),
     "min_renyi_05": (rows.renyi_05, "min", RENYI.format("1/2"), "smallest"),
     "max_renyi_1": (rows.renyi_1, "max", RENYI.format("1"), "largest"),

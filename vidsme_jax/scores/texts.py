@@ -94,9 +94,18 @@ _MEANS = {
     "mean_renyi_inf": (rows.renyi_inf, f"{RENYI.format('inf')}, mean"),
     "vid_sme_mean": (rows.vid_sme, f"{SME}, mean"),
     "vid_sme_sequence": (rows.vid_sme_sequence, f"{SME}, of the mean distribution"),
-    "pmi": (rows.pmi, f"{_LOG_P}, natural less reversed frames, mean"),
-    "pmi_blank": (rows.pmi_blank, f"{_LOG_P}, less that after a grey video, mean"),
-    "zlib": (rows.nll_per_zlib_byte, f"{_LOG_P}, sum over the answer's bytes in zlib"),
+    "pmi": (
+        rows.pmi,
+        f"{_LOG_P}, with the natural minus with the reversed frames, mean",
+    ),
+    "pmi_blank": (
+        rows.pmi_blank,
+        f"{_LOG_P}, with the video minus with a grey one, mean",
+    ),
+    "zlib": (
+        rows.nll_per_zlib_byte,
+        f"{_LOG_P}, sum, divided by the answer's bytes in zlib",
+    ),
     "wbc": (
         rows.windows,
         f"share of runs of 2 to 40 tokens of higher {_LOG_P} than the reference's",
@@ -107,7 +116,7 @@ _ENDS = ENTROPIES | likelihoods(_LOG_P)
 # Of a memorised answer both orders lose entropy, so that their differences shrink.
 _CONTROL = "; a control: below chance where answers are memorised"
 # The most probable token of a peaked row is hardly above the row's mean log p.
-_GIVEN = "; for given answers: of the wrong sign on memorised greedy ones"
+_GIVEN = "; for given answers: on greedy answers memorised clips rank below"
 
 
 def _score(name: str) -> Score:
