@@ -219,7 +219,7 @@ def test_a_declared_group_without_rows(groups_of_copies):
     again = _again(folder / "run")
     told = (
         f"{WORD} The declared comparison b has no rows left: this report says nothing "
-        "of the headline score vid_sme there."
+        "about the headline score vid_sme there."
     )
     assert again.metrics["statement"].startswith(told)
     assert again.metrics["verdict"] == "not_tested"

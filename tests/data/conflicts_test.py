@@ -201,8 +201,8 @@ def test_pairs_are_one_problem(tmp_path):
     problem = problem_of(**_sources(tmp_path, {"suspects": rows, "calibration": rows}))
     assert problem.startswith("30 videos are in two roles as one file: ")
     assert (
-        problem.count("(suspects)") == 20
-        and "; and 10 more. Remove one, as one of" in problem
+        problem.count("(suspects)") == 5
+        and "; and 25 more. Remove one, as one of" in problem
     )
 
 

@@ -38,6 +38,12 @@ from vidsme_jax.store.workdirs import Workdir
 from vidsme_jax.wording import counted, printable
 
 VARIANTS, _MOST = 64, 1000
+_WHAT = {
+    "clips": "the clips to mark",
+    "out": "a new folder for variants and key",
+    "key": "key.json of the canary sets",
+    "workdir": "the folder of a finished audit of variants.jsonl",
+}
 _MAKING, _TESTING = ("clips", "out", "variants", "seed"), ("key", "workdir", "score")
 
 
@@ -176,7 +182,7 @@ def _problems(given: set[str], values: Any) -> list[str]:
         for problem in no_folder(values[name].value, f"--{name}", must)
     ]
     needed = ("key", "workdir") if testing else ("clips", "out")
-    found = [f"--{name} is missing" for name in needed if name not in given]
+    found = [f"--{x} is missing: {_WHAT[x]}" for x in needed if x not in given]
     if not making and not testing:
         found = ["give --clips and --out, or --key and --workdir"]
     found += elsewhere

@@ -25,7 +25,7 @@ from vidsme_jax.data.segments import Segment
 from vidsme_jax.data.sources import is_address
 
 _END = 1 << 16  # Bytes at either end that are compared first.
-_PAIRS = 20  # Pairs named in an error.
+_PAIRS = 5  # Pairs named in an error.
 _EXAMPLES = 3  # Pairs named in a note.
 
 

@@ -72,7 +72,11 @@ def opened(name: str, items: Sequence[Item]) -> dict[str, Any] | None:
     if not name:
         return None
     path = names.configured(name)
-    record = sealed.read(path, _FIELDS, _REMEDY)
+    try:
+        record = sealed.read(path, _FIELDS, _REMEDY)
+    except AuditError as error:
+        problems = [f"config.report.published: {each}" for each in error.problems]
+        raise AuditError(problems) from error
     if record is None:
         raise AuditError(
             [

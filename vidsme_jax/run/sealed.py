@@ -76,6 +76,8 @@ def read(
         if not path.is_symlink():
             return None
         wrong = "it is a link that leads nowhere"
+    except json.JSONDecodeError as error:
+        wrong = f"it cannot be read (no JSON: {error.msg}, line {error.lineno})"
     except (OSError, ValueError, RecursionError) as error:
         wrong = f"it cannot be read ({printable(str(error), 300)})"
     if wrong:

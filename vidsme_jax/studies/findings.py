@@ -24,7 +24,8 @@ _CHUNK = 100  # Shuffles at a time.
 CAUTION = (
     "The best point of a grid was chosen on the videos that it is evaluated on, so it "
     "is too good by selection: evaluate it on other videos. The verdict of an audit is "
-    "that of the point declared before the results were seen."
+    "that of the point declared before the results were seen; a study has none, since "
+    "it does not measure the clips without the model."
 )
 
 
