@@ -42,7 +42,7 @@ _MODIFIED = "minus the modified {}entropy"
 _MEANS = {
     "vid_sme_mean": (rows.vid_sme, SME),
     "vid_sme_sequence": (rows.vid_sme_sequence, SME),
-    "perplexity": (rows.nll, _LOG_P),
+    "perplexity": (rows.nll, f"{_LOG_P} (minus the log of the perplexity)"),
     "min_k_plus_plus_100": (rows.min_k_plus_plus, f"{_LOG_P}, standardised"),
     "modified_entropy": (rows.modified_entropy, _MODIFIED.format("")),
     "modified_renyi_05": (rows.modified_renyi_05, _MODIFIED.format("Renyi-1/2 ")),
