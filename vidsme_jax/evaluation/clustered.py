@@ -15,8 +15,8 @@ Near 0 and 1 the estimate of $v$ is often too small, and an interval on the logi
 covers too little: 89 % at an AUC of 0.99 with 20 sources of five clips a role. The
 interval here holds all $\theta$ with $|\hat\theta - \theta| \le t \sqrt{v(\theta)}$
 [3], $v(\theta) = \max(v\, h_s(\theta)/h_s(\hat\theta), h_c(\theta))$: $h$ is Hanley and
-McNeil's variance [4] of as many independent sources ($s$) or clips ($c$), $t$ the quantile at
-Welch's degrees of freedom. Coverage by simulation: `benchmarks/validity.py`.
+McNeil's variance [4] of as many independent sources ($s$) or clips ($c$), $t$ the
+quantile at Welch's degrees of freedom. `benchmarks/validity.py` simulates coverage.
 
 Axes: `scores`; `members`, `nonmembers`, rows of the roles; `units`.
 
@@ -72,7 +72,7 @@ class Influences(NamedTuple):
 
     def z(self) -> Float[np.ndarray, " scores"]:
         """Returns how far each AUC is above 0.5, as a standard normal value."""
-        import scipy.stats  # Heavy; a mistake is refused without it.
+        import scipy.stats  # Slow to import.
 
         middle = np.array([0.5])
         found: list[float] = []
@@ -162,7 +162,7 @@ def adjusted(
     """Returns p-values adjusted for all scores of all comparisons together.
 
     One-sided, single-step maxT: each AUC's distance above 0.5 is compared with the
-    largest of all under a normal law with the correlations between units [5].
+    largest of all under a normal law with the correlations estimated from the units [5].
 
     Args:
       compared: One entry per comparison; equal numbers are the same unit.
@@ -226,6 +226,6 @@ def _grid(auc: float) -> Float[np.ndarray, " values"]:
 
 def _quantile(freedom: float) -> float:
     """Returns the quantile of Student's t of a two-sided 95 % interval."""
-    import scipy.special  # Heavy; a mistake is refused without it.
+    import scipy.special  # Slow to import.
 
     return float(scipy.special.stdtrit(freedom, (1 + CONFIDENCE) / 2))

@@ -218,7 +218,7 @@ def evaluate(
 
     Returns:
       Plain lists, dicts, numbers and strings, no NaN: `counts` by role, `groups` of
-      `groups.counted`, `intervals` in words, and `comparisons`: by name,
+      `groups.summary`, `intervals` in words, and `comparisons`: by name,
       `description`, `counts` and `scores`: by name, `auc`, `accuracy` and `tpr` (by
       rate, as text): each with `value`, `low` and `high`, or None and the `reason`;
       `adjusted_p`, that an AUC so far above 0.5 is seen in any of the scores and groups
@@ -273,7 +273,7 @@ def evaluate(
         "counts": {
             role: _count(table, np.flatnonzero(table.role == role)) for role in ROLES
         },
-        "groups": groups.counted(table),
+        "groups": groups.summary(table),
         "comparisons": found,
     }
 

@@ -40,7 +40,7 @@ def evaluate(
 
     Returns:
       Plain lists, dicts, numbers and strings, no NaN. `points`: one row a point and
-      comparison. `groups`: see `groups.counted`. `comparisons`: by name,
+      comparison. `groups`: see `groups.summary`. `comparisons`: by name,
       `description`, `blind` (for each sheet, the same as in an audit), `declared` and
       `best`, which are rows, and `by_chance`: see `best_by_chance`.
     """
@@ -73,7 +73,7 @@ def evaluate(
         "study": study,
         "caution": CAUTION,
         "intervals": intervals.INTERVALS,
-        "groups": groups.counted(sheets[0].table),
+        "groups": groups.summary(sheets[0].table),
         "comparisons": comparisons,
         "points": rows,
     }
