@@ -166,7 +166,7 @@ _RUN = {
     "metrics.evaluate(table, (0.05,), 10, 0, 'vid_sme')": "declared is 'vid_sme', one",
     "intervals.clopper_pearson(1.5, 3)": "rate is 1.5; it must be a number in [0, 1]",
     "intervals.clopper_pearson(0.5, 0)": "num is 0; it must be an integer >= 1",
-    "intervals.effective(text[:0])": "no rows are given",
+    "intervals.effective(text[:0])": "units is empty; give",
     "suspects.conformal_p_values(a * nan, b)": "suspect_scores[0] is nan",
     "suspects.benjamini_hochberg(a + 1)": "some of p_values are not in [0, 1]",
     "suspects.suspects(table, 'vid_sne', 0.05, how)": "did you mean 'vid_sme'?",

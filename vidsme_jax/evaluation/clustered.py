@@ -162,7 +162,7 @@ def adjusted(
     """Returns p-values adjusted for all scores of all comparisons together.
 
     One-sided, single-step maxT: each AUC's distance above 0.5 is compared with the
-    largest of all under a normal law with the correlations estimated from the units [5].
+    largest of all under a normal law, with correlations estimated from the units [5].
 
     Args:
       compared: One entry per comparison; equal numbers are the same unit.

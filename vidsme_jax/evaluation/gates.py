@@ -1,8 +1,8 @@
 """Compares scores with the limits of a release gate, at which a pipeline stops.
 
-A limit is compared with the lower end of a 95 % interval, so that exceeding it is not
-due to the choice of clips. A model within the limits may still leak, as much as the
-upper end of the interval. A gate that cannot be evaluated is not passed.
+A limit is compared with the lower end of a 95 % interval: a figure that exceeds it does
+so by more than sampling error. A model within the limits may still leak: the upper end
+bounds how much. A gate that cannot be evaluated is not passed.
 """
 
 import math
