@@ -15,7 +15,7 @@ from vidsme_jax.evaluation import intervals
 FILE = "control.json"
 MEMORISED = 0.1  # The mean loss of the members' answers, in nats a token, at most.
 _USEFUL = 0.7  # An interval that reaches this AUC does not rule out a useful score.
-_GAP = 0.1  # Between the losses of the halves, at least; with less, nothing is memorised.
+_GAP = 0.1  # Between the losses of the halves, at least; else nothing is memorised.
 
 
 def memorised(losses: Mapping[str, float]) -> bool:

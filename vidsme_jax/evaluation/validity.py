@@ -383,7 +383,7 @@ def _roc(between: Between, seed: int) -> dict[str, Any] | None:
     values = blind.propensity(between.reaching, between.sources, seed)
     label = between.sources.label
     curve = metrics.roc_curve(values[label], values[~label])
-    kept = metrics.spread(len(curve.fpr), _MAX_VERTICES)
+    kept = metrics.thinned(len(curve.fpr), _MAX_VERTICES)
     return {
         "auc": blind.auc(values, between.sources),
         "fpr": curve.fpr[kept].tolist(),

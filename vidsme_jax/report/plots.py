@@ -153,7 +153,7 @@ def _thinned(num_vertices: int) -> np.ndarray:
     """Vertices to draw: all, or as many as a figure can show, dense near FPR 0."""
     if num_vertices <= _MAX_VERTICES:
         return np.arange(num_vertices)
-    return metrics.spread(num_vertices, _MAX_VERTICES)
+    return metrics.thinned(num_vertices, _MAX_VERTICES)
 
 
 @dataclasses.dataclass(frozen=True)
