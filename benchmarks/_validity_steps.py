@@ -30,7 +30,7 @@ from vidsme_jax.evaluation import (
     verdicts,
 )
 from vidsme_jax.evaluation import placebo as placebos
-from vidsme_jax.evaluation.sources import Sources
+from vidsme_jax.evaluation.sources import Sources, halves
 
 Cells = Iterator[tuple[str, dict[str, Any]]]
 Draw = Callable[..., dict[str, float]]
@@ -122,7 +122,7 @@ def _accuracy(
     found = splitting.accuracy(members, others, *units, seed)
     values, label = np.concatenate([members, others]), np.arange(2 * len(unit))
     label = label < len(unit)
-    half = splitting._halves(np.concatenate(units), label, seed)
+    half = halves(np.concatenate(units), label, np.random.default_rng([seed, 4]))
     true = []
     for test in (half, ~half):
         threshold = splitting._best(values[~test], label[~test])

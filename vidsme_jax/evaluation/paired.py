@@ -80,7 +80,10 @@ def difference(
 
 
 def _ends(
-    influences: clustered.Influences, units: Int[np.ndarray, " items"], m: int, value: float
+    influences: clustered.Influences,
+    units: Int[np.ndarray, " items"],
+    m: int,
+    value: float,
 ) -> tuple[float, float] | None:
     """Returns the 95 % interval of a difference; None if its variance is 0."""
     import scipy.special  # Slow to import.
@@ -89,7 +92,9 @@ def _ends(
     has = [np.isin(influences.units, each) for each in (units[:m], units[m:])]
     only = has[0] & ~has[1], has[1] & ~has[0], has[0] & has[1]
     parts: list[tuple[float, int]] = []
-    for mask, count in zip(only, (*influences.sources, int(only[2].sum())), strict=True):
+    for mask, count in zip(
+        only, (*influences.sources, int(only[2].sum())), strict=True
+    ):
         factor = count / (count - 1) if count > 1 else 1.0
         parts.append((factor * float(total[mask].sum()), max(1, count - 1)))
     variance = sum(part for part, _ in parts)
