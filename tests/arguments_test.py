@@ -168,7 +168,7 @@ _RUN = {
     "intervals.clopper_pearson(0.5, 0)": "num is 0; it must be an integer >= 1",
     "intervals.effective(text[:0])": "units is empty; give",
     "suspects.conformal_p_values(a * nan, b)": "suspect_scores[0] is nan",
-    "suspects.benjamini_hochberg(a + 1)": "some of p_values are not in [0, 1]",
+    "suspects.benjamini_hochberg(a + 1)": "; all must be in [0, 1]",
     "suspects.suspects(table, 'vid_sne', 0.05, how)": "did you mean 'vid_sme'?",
     "suspects.suspects(table, 'vid_sme', 5, how)": "fdr is 5; it must",
     "validity.judge(table, {}, how, 'vid')": "headline is 'vid'; known: vid_sme",
