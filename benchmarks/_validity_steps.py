@@ -310,7 +310,7 @@ def judged(world: _worlds.World, seed: int) -> tuple[verdicts.Evidence, float]:
     between = traits.between(of.members, of.nonmembers)
     score = table.scores["s"]
     permuted = between.sources.permuted(tests.number, tests.seed)
-    its = between, permuted, validity._joint(traits, between, permuted, tests)
+    its = between, permuted, validity.joint_test(traits, between, permuted, tests)
     pairs = [placebos.pair(table, "s")]
     evidence = validity._tested(its, score[:, None], pairs, tests)[0]
     units, split = np.unique(table.units, return_inverse=True)[1], len(of.members)

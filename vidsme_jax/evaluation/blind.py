@@ -139,11 +139,7 @@ def _solved(
 ) -> tuple[Float[np.ndarray, " columns"], Float[np.ndarray, "columns targets"]]:
     """Returns the columns' means and the coefficients of the ridge regression on them.
 
-    The constant is not penalised.
-
-    Args:
-      sums: The sums of `_sums`.
-      columns: The number of columns of x.
+    They follow from `_sums`; the constant is not penalised.
     """
     count, of_x, of_y = sums[0, 0], sums[0, 1 : columns + 1], sums[0, columns + 1 :]
     gram: np.ndarray = sums[1:, 1 : columns + 1] - np.outer(of_x, of_x) / count

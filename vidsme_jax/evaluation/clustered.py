@@ -106,11 +106,6 @@ def influences(
       nonmembers: Scores of non-members, finite.
       member_units: The unit of each member.
       nonmember_units: The unit of each non-member; equal numbers are one unit.
-
-    Example:
-      >>> scores = np.array([[2.0, 3.0]]), np.array([[1.0, 2.5]])
-      >>> influences(*scores, np.array([0, 1]), np.array([2, 3])).auc.tolist()
-      [0.75]
     """
     m, n = members.shape[1], nonmembers.shape[1]
     units, place = np.unique(

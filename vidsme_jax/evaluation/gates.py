@@ -50,22 +50,16 @@ def judge(
       >>> judge(found, "all", Limits("s", auc=0.7))["statement"][:42]
       'Gate exceeded: the AUC of s (all) is 0.90 '
     """
-    named = {
-        "gate.max_auc": (limits.auc, "AUC"),
-        "gate.max_tpr": (limits.tpr, f"TPR at an FPR of {100 * limits.fpr:g} %"),
-    }
     results = comparisons.get(comparison, {}).get("scores", {}).get(limits.score, {})
+    tpr = results.get("tpr", {}).get(f"{limits.fpr:g}")
     checks: list[dict[str, Any]] = []
-    for name, (limit, what) in named.items():
-        if limit is None:
-            continue
-        found = (
-            results.get("auc")
-            if what == "AUC"
-            else results.get("tpr", {}).get(f"{limits.fpr:g}")
-        )
-        figure = f"the {what} of {limits.score} ({comparison})"
-        checks.append(_check(name, limit, found, figure))
+    for name, limit, what, found in (
+        ("gate.max_auc", limits.auc, "AUC", results.get("auc")),
+        ("gate.max_tpr", limits.tpr, f"TPR at an FPR of {100 * limits.fpr:g} %", tpr),
+    ):
+        if limit is not None:
+            figure = f"the {what} of {limits.score} ({comparison})"
+            checks.append(_check(name, limit, found, figure))
     if not checks:
         return None
     seen = {check["result"] for check in checks}

@@ -34,18 +34,9 @@ def of_score(
 ) -> dict[str, Any] | None:
     """Computes the curve of one score of a table; see `growth`.
 
-    Args:
-      table: The table of scores.
-      score: The name of the score.
-      between: Members and non-members.
-      p: The p-value that members rank above, of all rows that have the score (and the
-        reference model's, where there is one); None if it was not tested.
-      alpha: The level of the test.
-      number: The number of permutations behind `p`.
-      seed: The seed of subsets and permutations.
-
-    Returns:
-      The result of `growth`; None where `p` is None.
+    Rows without the score, or without the reference model's where there is one, are
+    left out. `p` is that members rank above on the others; without it, because the
+    score was not tested, the result is None.
     """
     if p is None:
         return None

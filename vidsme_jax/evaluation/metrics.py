@@ -380,13 +380,7 @@ def _tpr(
 ) -> dict[str, Any]:
     """Returns the TPR at a rate, refused if there are too few non-members for it.
 
-    Args:
-      table: The table, whose sign the threshold has.
-      curve: The ROC curve of the score, larger = member.
-      scores: The scores of members and of non-members.
-      max_fpr: The false-positive rate.
-      effective: The effective numbers of sources of each.
-      few: Why there are no intervals; "" where there are.
+    Curve and scores are larger = member; the threshold has the table's sign.
     """
     if effective[1] * max_fpr < 1 - 1e-9:
         needed = math.ceil(1 / max_fpr - 1e-9)

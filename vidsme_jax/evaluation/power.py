@@ -122,13 +122,8 @@ def clips_for(
 ) -> int:
     """Returns the number of clips a side that finds an AUC, with as large sources.
 
-    Args:
-      auc: The AUC, in (0.5, 1).
-      first: One side, of which only `per_source` matters.
-      second: The other side, of which only `per_source` matters.
-      alpha: See `smallest_auc`.
-      icc: See `smallest_auc`.
-      power: See `smallest_auc`.
+    `auc` is in (0.5, 1), and only `per_source` of the sides matters; the other
+    arguments are those of `smallest_auc`.
 
     Raises:
       AuditError: A number is out of its range.
@@ -158,13 +153,8 @@ def smallest_share(
     If a share pi of the suspects was used, and used videos score above the others with
     some AUC, the set has AUC 1/2 + pi (AUC - 1/2).
 
-    Args:
-      auc: The AUC of used videos, in (0.5, 1].
-      suspects: The set.
-      calibration: The clips that it is compared with.
-      alpha: See `smallest_auc`.
-      icc: See `smallest_auc`.
-      power: See `smallest_auc`.
+    `auc` is that of used videos, in (0.5, 1]; the other arguments are those of
+    `smallest_auc`, with the suspects first.
 
     Returns:
       The share; above 1 if the set is not found even when all of it was used.
@@ -219,12 +209,7 @@ def found_auc(
 ) -> str:
     """Returns a sentence on the AUC that is found, and the clips for one of interest.
 
-    Args:
-      members: The clips of members.
-      nonmembers: The clips of non-members.
-      alpha: The level of the test.
-      auc: The smallest AUC of interest, in (0.5, 1).
-      icc: The correlation within sources.
+    The arguments are those of `of_roles`.
     """
     least = smallest_auc(members, nonmembers, alpha, icc)
     test = f"a one-sided test at level {alpha:g} finds with {percent(POWER)} power"

@@ -228,7 +228,8 @@ def _test(
             "alike without any model"
         )
     permuted = sources.permuted(tests.number, tests.seed)
-    found = validity.shift(traits, between, permuted, tests, "suspects", role)
+    joint = validity.joint_test(traits, between, permuted, tests)
+    found = validity.shift(joint, between, tests, "suspects", role)
     result["exchangeable"] = found
     rows = int(have[0].sum()), int(have[1].sum())
     result["left_out"] = validity.left_out(between, rows, "suspects", role)
@@ -252,8 +253,8 @@ def _test(
     # Rows of sources that have more than those of the other role are left out.
     left = int(sources.label[sources.source].sum())
     units, group = table.units[between.rows], table.group[between.rows]
-    levels = tests.number, tests.seed
-    p = sets.p_of_set(values, sources, *levels)
+    draws = tests.number, tests.seed
+    p = sets.p_of_set(values, sources, *draws)
     columns: dict[str, np.ndarray] = {}
     for name in table.scores:
         column = metrics.oriented(table, name)[between.rows]
@@ -264,8 +265,8 @@ def _test(
         "alpha": tests.alpha,
         "videos": suspects,
         "found": p <= tests.alpha,
-        "groups": sets.by_group(values, group, units, left, *levels),
-        "curve": sets.curve(values, units, left, p, *levels),
+        "groups": sets.by_group(values, group, units, left, *draws),
+        "curve": sets.curve(values, units, left, p, *draws),
         "inference": sets.dataset_inference(columns, sources, tests.seed),
     }
     result["set"] = tested

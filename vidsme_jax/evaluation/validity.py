@@ -127,7 +127,7 @@ def judge(
         scores = evaluation["comparisons"][name]["scores"]
         between = traits.between(members, nonmembers)
         permuted = between.sources.permuted(tests.number, tests.seed)
-        joint = _joint(traits, between, permuted, tests)
+        joint = joint_test(traits, between, permuted, tests)
         shared = duplicates(table, members, nonmembers)
         files = apart(between, permuted, tests, "members", "nonmembers")
         result: dict[str, Any] = {
@@ -135,7 +135,7 @@ def judge(
             "sources": dict(
                 zip(("members", "nonmembers"), between.sources.counts, strict=True)
             ),
-            "blind": _shift(joint, between, tests, "members", "nonmembers"),
+            "blind": shift(joint, between, tests, "members", "nonmembers"),
             "apart": files,
             "duplicates": shared,
             "left_out": left_out(
@@ -163,24 +163,6 @@ def judge(
     return found
 
 
-def shift(
-    traits: Traits,
-    between: Between,
-    permuted: Labels,
-    tests: Procedure,
-    first: str,
-    second: str,
-) -> dict[str, Any]:
-    """Tests whether features that a model would read separate two roles.
-
-    Returns:
-      `differs`, None if it was not tested; `p`, `families` (p of each), `auc`,
-      `strongest` in words, the number of `columns`, and a `statement`.
-    """
-    joint = _joint(traits, between, permuted, tests)
-    return _shift(joint, between, tests, first, second)
-
-
 def left_out(between: Between, rows: tuple[int, int], first: str, second: str) -> str:
     """Returns a sentence on the rows that are not in the tests; "" if all are.
 
@@ -202,7 +184,7 @@ def left_out(between: Between, rows: tuple[int, int], first: str, second: str) -
     )
 
 
-def _joint(
+def joint_test(
     traits: Traits,
     between: Between,
     permuted: Labels,
@@ -214,14 +196,26 @@ def _joint(
     return blind.joint(between.reaching, between.sources, permuted, tests.seed)
 
 
-def _shift(
+def shift(
     joint: blind.Joint | None,
     between: Between,
     tests: Procedure,
     first: str,
     second: str,
 ) -> dict[str, Any]:
-    """Returns the result of the joint test; see `shift`."""
+    """Returns the result of the joint test of what a model would read.
+
+    Args:
+      joint: Of `joint_test`; None if it could not be tested.
+      between: The two roles.
+      tests: The parameters of the tests.
+      first: The name of the first role.
+      second: The name of the second role.
+
+    Returns:
+      `differs`, None if it was not tested; `p`, `families` (p of each), `auc`,
+      `strongest` in words, the number of `columns`, and a `statement`.
+    """
     names = _named(first), _named(second)
     if joint is None:
         statement = (
@@ -338,7 +332,7 @@ def _verdicts(
             firsts, others = rows[:split][kept[:split]], rows[split:][kept[split:]]
             between = traits.between(firsts, others)
             permuted = between.sources.permuted(tests.number, tests.seed)
-            part = between, permuted, _joint(traits, between, permuted, tests)
+            part = between, permuted, joint_test(traits, between, permuted, tests)
         each = np.stack([columns[name] for name in names], axis=1)
         tested = _tested(part, each, [placebos[name] for name in names], tests)
         for name, evidence in zip(names, tested, strict=True):

@@ -38,8 +38,7 @@ NAMES = (
     *("supported", "ranks_above_no_placebo", "chance", "shift"),
     *("underpowered", "not_tested"),
 )
-
-_P_VALUES = ("p_s", "p_b", "p_r", "p_d", "p_c")
+_VALUES = ("p_s", "p_b", "p_r", "p_d", "p_c", "blind_auc")  # Of the evidence.
 
 
 class Evidence(NamedTuple):
@@ -101,12 +100,8 @@ def of_score(
             f"; the files of the two differ, too ({files}): the sets were probably not "
             "drawn from one collection, and a matched subset should be compared"
         )
-    values = {name: getattr(found, name) for name in _P_VALUES}
-    return (
-        {"verdict": verdict, "statement": statement}
-        | values
-        | {"blind_auc": found.blind_auc}
-    )
+    values = {name: getattr(found, name) for name in _VALUES}
+    return {"verdict": verdict, "statement": statement} | values
 
 
 def _ruled(
