@@ -188,6 +188,10 @@ class Subset(NamedTuple):
         return sums * total / (first * (total - first))
 
 
+def _seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))
+
+
 def p_of_subsets(
     subsets: list[Subset], number: int, rng: np.random.Generator
 ) -> list[float]:
@@ -210,7 +214,7 @@ def p_of_subsets(
             continue
         each = min(number // 10, _DRAWN // (len(subsets) * len(subset.sums)))
         each = max(each, number // len(subsets) + 1)
-        permuted = subset.sources.permuted(each, int(rng.integers(2**31)))
+        permuted = subset.sources.permuted(each, _seed(rng))
         drawn.append(subset.statistics(permuted[:]) / subset.spread)
         sampled.append((observed / subset.spread, 1 / subset.labellings))
     if sampled:
