@@ -5,7 +5,7 @@ Axes: `items`, rows of the table.
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -26,6 +26,15 @@ INTERVALS = (
 )
 
 
+class Estimate(TypedDict):
+    """A value with its 95 % interval, or None and the `reason`."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: NotRequired[str]
+
+
 def num_units(units: Shaped[np.ndarray, " items"]) -> int:
     """Returns the number of distinct units, such as videos or sources."""
     return len(np.unique(units))
@@ -36,9 +45,6 @@ def effective(units: Shaped[np.ndarray, " items"]) -> int:
 
     Kish's (sum m)^2 / sum m^2 over the rows m of each unit, rounded down: the number of
     units when all have the same number of rows, fewer otherwise.
-
-    Args:
-      units: The unit of each row.
 
     Raises:
       AuditError: There are no rows.
@@ -134,7 +140,7 @@ def rate_at_quantile(
     )
 
 
-def proportion(rate: float, num: int, few: str = "") -> dict[str, Any]:
+def proportion(rate: float, num: int, few: str = "") -> Estimate:
     """Returns a rate with its Clopper-Pearson interval over `num` observations.
 
     Args:
@@ -146,7 +152,7 @@ def proportion(rate: float, num: int, few: str = "") -> dict[str, Any]:
     return {"value": rate, "low": low, "high": high}
 
 
-def refused(reason: str) -> dict[str, Any]:
+def refused(reason: str) -> Estimate:
     """Returns a result without a value, with the reason why there is none."""
     return {"value": None, "low": None, "high": None, "reason": reason}
 

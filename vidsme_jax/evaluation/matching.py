@@ -100,8 +100,9 @@ def result(
         effective = intervals.effective(of_first), intervals.effective(of_second)
         few = intervals.too_few(found.sources, effective)
         low, high = (None, None) if few else found.interval(0)
-        auc = {"value": float(found.auc[0]), "low": low, "high": high}
-        auc |= {"reason": few} if few else {}
+        auc = intervals.Estimate(value=float(found.auc[0]), low=low, high=high)
+        if few:
+            auc["reason"] = few
     again = blind_auc(traits, between, kept, seed)
     why = f" ({auc['reason']})" if "reason" in auc else ""
     statement = (

@@ -53,12 +53,9 @@ def roc_curve(
 
     Raises:
       AuditError: A role has no scores, or one is not finite.
-
-    Example:
-      >>> roc_curve(np.array([0.9, 0.4]), np.array([0.1, 0.5])).tpr.tolist()
-      [0.0, 0.5, 0.5, 1.0, 1.0]
     """
-    member_scores, nonmember_scores = _roles(member_scores, nonmember_scores)
+    member_scores = series("member_scores", member_scores)
+    nonmember_scores = series("nonmember_scores", nonmember_scores)
     labels = np.repeat([1, 0], [len(member_scores), len(nonmember_scores)])
     scores = np.concatenate([member_scores, nonmember_scores])
     return RocCurve(
@@ -92,7 +89,8 @@ def auc(
       >>> auc(np.array([0.9, 0.5]), np.array([0.1, 0.5]))
       0.875
     """
-    member_scores, nonmember_scores = _roles(member_scores, nonmember_scores)
+    member_scores = series("member_scores", member_scores)
+    nonmember_scores = series("nonmember_scores", nonmember_scores)
     m, n = len(member_scores), len(nonmember_scores)
     ranks = scipy.stats.rankdata(np.concatenate([member_scores, nonmember_scores]))
     return float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
@@ -154,6 +152,7 @@ def oriented(table: ScoreTable, name: str) -> Float[np.ndarray, " items"]:
 
 
 def _count(table: ScoreTable, rows: Int[np.ndarray, " items"]) -> dict[str, int]:
+    """Returns the numbers of items, videos and sources of some rows."""
     return {
         "items": len(rows),
         "videos": num_units(table.cluster[rows]),
@@ -191,14 +190,8 @@ def same_columns(
     return {name: same[name] for name in table.scores if name in same}
 
 
-def _roles(
-    members: Float[np.ndarray, " members"], nonmembers: Float[np.ndarray, " nonmembers"]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the scores of two roles; raises unless they are finite and some each."""
-    return series("member_scores", members), series("nonmember_scores", nonmembers)
-
-
 def _check_curve(curve: Any) -> None:
+    """Raises an `AuditError` unless `curve` is a `RocCurve` of arrays."""
     problem = f"curve is a {type(curve).__name__}; give what metrics.roc_curve returns"
     require(isinstance(curve, RocCurve) and len(curve.fpr), problem)
     require(all(hasattr(x, "dtype") for x in curve), "curve holds lists; give arrays")
@@ -384,14 +377,16 @@ def _tpr(
     """
     if effective[1] * max_fpr < 1 - 1e-9:
         needed = math.ceil(1 / max_fpr - 1e-9)
-        return intervals.refused(
+        reason = (
             f"refused: a false-positive rate of {100 * max_fpr:g} % needs at least "
             f"{needed} sources of non-members; there are {effective[1]}"
         )
+        return {**intervals.refused(reason)}
     tpr, fpr, threshold = tpr_at_fpr(curve, max_fpr)
     threshold = signed(table, threshold)
     ends = None if few else intervals.rate_at_quantile(*scores, effective, max_fpr)
-    return intervals.proportion(tpr, effective[0], few) | {
+    return {
+        **intervals.proportion(tpr, effective[0], few),
         "fpr": intervals.proportion(fpr, effective[1], few),
         "threshold": threshold if math.isfinite(threshold) else None,
         "of_population": ends and dict(zip(("low", "high"), ends, strict=True)),

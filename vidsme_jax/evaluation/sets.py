@@ -64,7 +64,7 @@ def by_group(
 
     Returns:
       For each of the 50 largest groups `group`, `videos` (rows), `sources`, `p` and
-      `adjusted_p`, Holm's; empty if there is only one group.
+      `adjusted_p`, Holm's; empty if all suspects are of one group.
     """
     names, sizes = np.unique(group[:suspects], return_counts=True)
     largest = [n for n in names[np.argsort(-sizes, kind="stable")].tolist() if n]

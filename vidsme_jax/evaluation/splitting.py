@@ -4,7 +4,6 @@ Axes: `members`, `nonmembers`, rows of the roles.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -19,7 +18,7 @@ def accuracy(
     member_units: Int[np.ndarray, " members"],
     nonmember_units: Int[np.ndarray, " nonmembers"],
     seed: int,
-) -> dict[str, Any]:
+) -> intervals.Estimate:
     """Returns the mean of TPR and TNR, each half at the best threshold of the other.
 
     The interval is Student's over the sources' shares of correct calls; if these do not

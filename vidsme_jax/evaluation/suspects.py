@@ -154,8 +154,13 @@ def suspects(
     if not len(tested.values):
         return result | {"statement": "There are no suspects."}
     result["notes"] = _lacking(have, calibrates, score, role)
-    reason = _untestable(result, int(have.sum()), role)
-    if not reason:
+    if not len(units):
+        reason = f"none of the {CALLED[role]} has {score}"
+        if not len(known.values):
+            reason = "there are no calibration clips or non-members to compare with"
+    elif not have.any():
+        reason = f"none of them has {score}"
+    else:
         reason = _test(result, table, score, tests, (tested, known), (have, calibrates))
     p_values, adjusted = np.full((2, len(tested.values)), np.nan)
     if not reason:
@@ -181,17 +186,6 @@ def suspects(
         for i in np.argsort(-tested.values, kind="stable")
     ]
     return result | {"statement": _statement(result, reason)}
-
-
-def _untestable(result: dict[str, Any], suspects: int, role: str) -> str:
-    """Returns why nothing can be compared, "" if something can."""
-    if not result["calibration"]["videos"]:
-        return (
-            "there are neither calibration clips nor non-members to compare them with"
-            if role == "nonmembers"
-            else f"no calibration clip has {result['score']}"
-        )
-    return "" if suspects else f"none of them has {result['score']}"
 
 
 def _test(

@@ -25,6 +25,7 @@ of a model that has seen nothing rank members above, in up to all corpora. With 
 reference model at most one in twenty is called supported (`benchmarks/validity.py`).
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from vidsme_jax.evaluation import intervals
@@ -56,7 +57,7 @@ class Evidence(NamedTuple):
       sources: The numbers of sources of members and of non-members.
     """
 
-    auc: dict[str, Any]
+    auc: Mapping[str, Any]
     p_s: float | None = None
     p_b: float | None = None
     p_r: float | None = None
@@ -189,7 +190,7 @@ def _ruled(
     )
 
 
-def sentence(name: str, found: dict[str, Any]) -> str:
+def sentence(name: str, found: Mapping[str, Any]) -> str:
     """Returns the statement of a verdict as a sentence about a score.
 
     Example:
@@ -219,7 +220,7 @@ def p_is(p: float) -> str:
     return "p < 0.0001" if p < 0.0001 else f"p = {p_words(p)}"
 
 
-def of_reference(evaluation: dict[str, Any], comparison: str, score: str) -> str:
+def of_reference(evaluation: Mapping[str, Any], comparison: str, score: str) -> str:
     """Returns one sentence on what the reference model alone shows by a score.
 
     It has seen no members, so that its AUC is a placebo's: anything but 0.5 comes from
