@@ -45,13 +45,7 @@ class Adjustment(NamedTuple):
     def of(
         cls, families: Sequence[Family], sources: Sources, seed: int
     ) -> "Adjustment":
-        """Fits the propensity of each family and divides the sources into strata.
-
-        Args:
-          families: Families of columns over these sources.
-          sources: The sources, with their labels.
-          seed: The seed of the folds and of the order of ties.
-        """
+        """Fits the propensity of each family and divides the sources into strata."""
         y = sources.label.astype(np.float64)
         fits = tuple(blind.Fit.of(each.values, sources, seed) for each in families)
         columns = [np.ones((len(y), 1)), *(fit.labels(y[:, None]) for fit in fits)]

@@ -211,13 +211,7 @@ def propensity(
 
 
 def auc(values: Float[np.ndarray, " sources"], sources: Sources) -> float:
-    """Returns the AUC of a column over sources, the first role above the second.
-
-    Example:
-      >>> sources = Sources.of(np.array([0, 1]), np.array([2, 3]))
-      >>> auc(np.array([3.0, 1.0, 2.0, 0.0]), sources)
-      0.75
-    """
+    """Returns the AUC of a column over sources, the first role above the second."""
     return float(aucs(values[:, None], Labels.of(sources.label[None]))[0, 0])
 
 

@@ -21,11 +21,6 @@ def duplicates(
 ) -> dict[str, Any]:
     """Lists videos, by content hash, that are both member and non-member.
 
-    Args:
-      table: The table of scores.
-      members: The rows of members.
-      nonmembers: The rows of non-members.
-
     Returns:
       `count`, the number of such videos; `sources`, how many further sources have rows
       in both roles, by the column `source` or as near-duplicates; `statement`;

@@ -93,10 +93,6 @@ def typicality(
     The model interpolates the frequencies of words and of pairs of words, in lower
     case, and counts one unseen word; 0 for a text without words.
 
-    Args:
-      tokens: The tokens of each text.
-      unit: The unit of each text, from 0.
-
     Example:
       >>> texts = [["a", "cat"], ["a", "cat"], ["blue", "whale"]]
       >>> found = typicality(texts, np.arange(3))

@@ -197,10 +197,7 @@ def p_of_subsets(
 ) -> list[float]:
     """Returns the p of each subset of one size, those with few labellings first.
 
-    Args:
-      subsets: Subsets of equally many sources.
-      number: The number of permutations, over all subsets, at least.
-      rng: The source of their seeds.
+    At least `number` permutations are drawn for all subsets together.
     """
     p_values: list[float] = []
     drawn: list[np.ndarray] = []

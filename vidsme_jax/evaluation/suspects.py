@@ -305,17 +305,11 @@ def _of_set(result: dict[str, Any]) -> str:
 
 
 class _Videos(NamedTuple):
-    """The videos of one role, in the order of their hashes.
+    """The videos of one role, in the order of their hashes."""
 
-    Attributes:
-      clusters: The content hash of each video.
-      values: The mean score of each video, NaN without any.
-      rows: The rows of the table of each video.
-    """
-
-    clusters: Shaped[np.ndarray, " videos"]
-    values: Float[np.ndarray, " videos"]
-    rows: list[Int[np.ndarray, " items"]]
+    clusters: Shaped[np.ndarray, " videos"]  # Content hashes.
+    values: Float[np.ndarray, " videos"]  # Mean scores, NaN without any.
+    rows: list[Int[np.ndarray, " items"]]  # Rows of the table, per video.
 
 
 def _by_video(

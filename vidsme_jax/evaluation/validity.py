@@ -166,11 +166,7 @@ def judge(
 def left_out(between: Between, rows: tuple[int, int], first: str, second: str) -> str:
     """Returns a sentence on the rows that are not in the tests; "" if all are.
 
-    Args:
-      between: The two roles.
-      rows: The number of rows of each.
-      first: The name of the first role.
-      second: The name of the second role.
+    `rows` are the numbers of rows of the two roles, `first` and `second` their names.
     """
     tested = int(between.sources.label[between.sources.source].sum())
     others = len(between.rows) - tested
@@ -203,14 +199,7 @@ def shift(
     first: str,
     second: str,
 ) -> dict[str, Any]:
-    """Returns the result of the joint test of what a model would read.
-
-    Args:
-      joint: Of `joint_test`; None if it could not be tested.
-      between: The two roles.
-      tests: The parameters of the tests.
-      first: The name of the first role.
-      second: The name of the second role.
+    """Returns the result of `joint_test` for two roles with these names.
 
     Returns:
       `differs`, None if it was not tested; `p`, `families` (p of each), `auc`,
