@@ -30,7 +30,7 @@ from vidsme_jax.evaluation import (
     verdicts,
 )
 from vidsme_jax.evaluation import placebo as placebos
-from vidsme_jax.evaluation.sources import Sources
+from vidsme_jax.evaluation.sources import Sources, halves
 
 Cells = Iterator[tuple[str, dict[str, Any]]]
 Draw = Callable[..., dict[str, float]]
@@ -122,7 +122,7 @@ def _accuracy(
     found = splitting.accuracy(members, others, *units, seed)
     values, label = np.concatenate([members, others]), np.arange(2 * len(unit))
     label = label < len(unit)
-    half = splitting._halves(np.concatenate(units), label, seed)
+    half = halves(np.concatenate(units), label, np.random.default_rng([seed, 4]))
     true = []
     for test in (half, ~half):
         threshold = splitting._best(values[~test], label[~test])
@@ -310,7 +310,7 @@ def judged(world: _worlds.World, seed: int) -> tuple[verdicts.Evidence, float]:
     between = traits.between(of.members, of.nonmembers)
     score = table.scores["s"]
     permuted = between.sources.permuted(tests.number, tests.seed)
-    its = between, permuted, validity._joint(traits, between, permuted, tests)
+    its = between, permuted, validity.joint_test(traits, between, permuted, tests)
     pairs = [placebos.pair(table, "s")]
     evidence = validity._tested(its, score[:, None], pairs, tests)[0]
     units, split = np.unique(table.units, return_inverse=True)[1], len(of.members)

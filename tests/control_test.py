@@ -272,7 +272,7 @@ def test_it_is_next_to_the_verdict(made, config, tmp_path):
     found = audit.report_again(tmp_path, other, about).metrics["control"]
     assert found["differences"] == ["motion.q_scale was 1.0, and is 0.5"]
     assert found["statement"].endswith(
-        "It was made otherwise than this audit: motion.q_scale was 1.0, and is 0.5."
+        "Its settings differ from this audit's: motion.q_scale was 1.0, and is 0.5."
     )
 
 
@@ -283,7 +283,7 @@ def test_a_control_of_other_clips_is_remarked(made):
     assert "It saw 5 of the 10 clips of this audit (50%)." in some
     assert "half of 20 clips" in some
     none = words.shown_with("f", record, (), ["a"])["statement"]
-    assert "It saw none of the 1 clips" in none and "of other ones" in none
+    assert "It saw none of the 1 clips" in none and "on other clips" in none
 
 
 @pytest.mark.long

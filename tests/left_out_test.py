@@ -138,11 +138,11 @@ def test_of_very_many_groups_the_largest_are_compared(many):
     found = groups.comparisons(table)
     assert time.monotonic() - started < 5
     assert len(found) == 1 + groups.MAX_GROUPS and "the largest" in found
-    assert groups.counted(table)["compared"] == groups.MAX_GROUPS
+    assert groups.summary(table)["compared"] == groups.MAX_GROUPS
     said = "of 99801 groups of non-members the 50 with the most rows are compared"
-    assert groups.counted(table)["statement"].startswith(said)
+    assert groups.summary(table)["statement"].startswith(said)
     few = scores_of(np.arange(2.0), ["members", "nonmembers"])
-    assert groups.counted(few) == {"compared": 0, "left_out": 0, "statement": ""}
+    assert groups.summary(few) == {"compared": 0, "left_out": 0, "statement": ""}
 
 
 def test_groups_of_any_name_have_each_a_comparison():

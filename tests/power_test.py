@@ -90,7 +90,7 @@ def test_the_smallest_auc_is_found_in_four_of_five_draws(clips):
 def test_likewise_with_sources(first, second):
     """By a test whose variance is that of the placements, source by source."""
     icc, draws, rng = 0.5, 1000, np.random.default_rng(1)
-    auc = power.smallest_auc(Clips.counted(first), Clips.counted(second), icc=icc)
+    auc = power.smallest_auc(Clips.of_sources(first), Clips.of_sources(second), icc=icc)
     sides = [
         _scores(rng, first, icc, _shift(auc), draws),
         _scores(rng, second, icc, 0.0, draws),

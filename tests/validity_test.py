@@ -401,9 +401,9 @@ def test_what_cannot_be_compared_has_a_sentence():
     names = [f"g{k}" for k in range(60)]
     many = _shifted(30, factor=1.0, group=names, unit=np.arange(60) // 3)
     many.scores["s"] = rng.normal(size=60)
-    told = groups.counted(many)["statement"]
+    told = groups.summary(many)["statement"]
     assert told == (
         "30 groups of non-members are of 10 sources: groups that share a source are "
         "not independent"
     )
-    assert not groups.counted(_shifted(factor=1.0))["statement"]
+    assert not groups.summary(_shifted(factor=1.0))["statement"]

@@ -4,6 +4,7 @@
 limit of `config.gate` was exceeded; 130 interrupted.
 """
 
+import os
 import pathlib
 import re
 from typing import Any
@@ -37,7 +38,7 @@ def stopped(cause: str, workdir: str | pathlib.Path) -> int:
     where = printable(str(workdir))
     kept = f"results so far are in {where}; fix the cause and run the same command to "
     kept += "continue"
-    if not is_url(str(workdir)) and not pathlib.Path(workdir).exists():
+    if not is_url(str(workdir)) and not os.path.exists(workdir):
         kept = f"nothing was computed; take a folder that can be made, not {where}"
     terminal.show_error(f"the run stopped: {printable(cause, _LONGEST)}; {kept}")
     return WRONG

@@ -178,11 +178,14 @@ def parse(
             raise TypeError(f"get_config() must return {wanted}; it returned {kind}")
         overrides.apply(config, given, rules)
         return rest
-    except (flags.UnrecognizedFlagError, flags.IllegalFlagValueError) as error:
+    except flags.UnrecognizedFlagError as error:
         sys.exit(exits.wrong([_of_flag(error)]))
     except AuditError as error:
         sys.exit(exits.refused(error))
     except Exception as error:  # A configuration is a program and may raise anything.
+        illegal = isinstance(error, flags.IllegalFlagValueError)
+        if illegal and not str(error).startswith("flag --config="):
+            sys.exit(exits.wrong([_of_flag(error)]))
         cause = _cause(error)
         if isinstance(error, AttributeError) and "get_config" in cause:
             cause = "it has no function get_config(variant=''), which returns what "

@@ -1,1 +1,1 @@
-"""Scores to metrics, verdicts and lists of suspects."""
+"""Metrics of scores, verdicts with their tests, and lists of suspects."""

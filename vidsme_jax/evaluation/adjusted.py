@@ -1,15 +1,13 @@
-r"""Whether scores rank members above non-members beyond what blind features explain.
+r"""Tests whether scores rank members above beyond what blind features explain.
 
-Of each source the mean rank of a score is taken. For each family of features, members
-are predicted from it (the propensity), and the score, by how it goes with the features
-within each role, both cross-fitted. What a regression on all of these explains of the
-score is taken off, and what is left is compared between the roles within strata of the
-propensity, in which the labels are permuted: no law of large numbers is needed, however
-many columns there are. With a t-test in its place, 15 to 26 % of null scores are found
-at a level of 5 % with 40 columns.
+A score enters as its mean rank over each source. Each family of features predicts the
+labels (the propensity) and, from the association within each role, the score, both
+cross-fitted. The score is regressed on all of these predictions; the residuals are
+compared between the roles within strata of the propensity, in which the labels are
+permuted, so that no asymptotic law is needed, however many columns there are. A t-test
+instead rejects 15 to 26 % of null scores at a level of 5 % with 40 columns.
 
-What is not measured, or poorly, is not adjusted for: only a reference model helps
-there.
+What is not measured, or poorly, is not adjusted for: that takes a reference model.
 
 Axes: `sources`, of both roles; `scores`; `blind_families`; `permutations`.
 """
@@ -24,17 +22,18 @@ from vidsme_jax.evaluation import blind
 from vidsme_jax.evaluation.blind_families import Family
 from vidsme_jax.evaluation.sources import Labels, Sources, p_value
 
-_STRATA, _PER_STRATUM = 5, 10  # Sources of both roles that a stratum has at least.
+_STRATA = 5  # At most.
+_PER_STRATUM = 10  # Sources of both roles, at least.
 
 
 class Adjustment(NamedTuple):
-    """What scores are adjusted for, of the sources of two roles.
+    """The fits and strata by which scores of two roles are adjusted.
 
     Attributes:
-      sources: With their labels.
-      fits: One a family.
-      propensities: One a family, cross-fitted, and a constant.
-      strata: Of the propensity of all families together.
+      sources: The sources of both roles, with their labels.
+      fits: One fit per family.
+      propensities: A constant, and the cross-fitted propensity of each family.
+      strata: The stratum of each source, by the propensity of all families together.
     """
 
     sources: Sources
@@ -46,14 +45,14 @@ class Adjustment(NamedTuple):
     def of(
         cls, families: Sequence[Family], sources: Sources, seed: int
     ) -> "Adjustment":
-        """Fits them."""
+        """Fits the propensity of each family and divides the sources into strata."""
         y = sources.label.astype(np.float64)
         fits = tuple(blind.Fit.of(each.values, sources, seed) for each in families)
         columns = [np.ones((len(y), 1)), *(fit.labels(y[:, None]) for fit in fits)]
         propensities = np.concatenate(columns, axis=1)
         basis = _basis(propensities)
         number = max(1, min(_STRATA, len(y) // _PER_STRATUM))
-        # Ties in random order: that of the sources is that of the labels.
+        # Ties in random order: sources are ordered by label.
         ties = np.random.default_rng([seed, 7]).permutation(len(y))
         order = np.lexsort((ties, (basis @ (basis.T @ y)).round(9)))
         strata = np.empty(len(y), np.int64)
@@ -61,7 +60,7 @@ class Adjustment(NamedTuple):
         return cls(sources, fits, propensities, strata)
 
     def permuted(self, number: int, seed: int) -> Labels:
-        """Permutes the labels within the strata."""
+        """Returns labels permuted within the strata."""
         return self.sources.permuted(number, seed, self.strata)
 
     def p_values(
@@ -72,29 +71,29 @@ class Adjustment(NamedTuple):
         """Returns one-sided p-values that members rank above beyond the features.
 
         Args:
-          scores: Of each source, such as its mean rank; larger = member.
-          permuted: Of this object's `permuted`.
+          scores: One value per source, such as its mean rank; larger = member.
+          permuted: Labels from `permuted`.
         """
         label = self.sources.label
         expected = [fit.scores(scores, label) for fit in self.fits]
-        left = np.empty_like(scores)
+        residuals = np.empty_like(scores)
         sizes = np.bincount(self.strata)
         for k, score in enumerate(scores.T):
             columns = [self.propensities, *(each[:, k : k + 1] for each in expected)]
             basis = _basis(np.concatenate(columns, axis=1))
-            left[:, k] = score - basis @ (basis.T @ score)
-            means = np.bincount(self.strata, left[:, k]) / sizes
-            left[:, k] -= means[self.strata]
-        dealt = np.empty((len(permuted), scores.shape[1]))
+            residuals[:, k] = score - basis @ (basis.T @ score)
+            means = np.bincount(self.strata, residuals[:, k]) / sizes
+            residuals[:, k] -= means[self.strata]
+        null = np.empty((len(permuted), scores.shape[1]))
         for some, labels in permuted.chunks():
-            dealt[some] = labels @ left
-        observed = label.astype(np.float64) @ left
-        return np.array([p_value(x, y) for x, y in zip(observed, dealt.T, strict=True)])
+            null[some] = labels @ residuals
+        observed = label.astype(np.float64) @ residuals
+        return np.array([p_value(x, y) for x, y in zip(observed, null.T, strict=True)])
 
 
 def _basis(
     columns: Float[np.ndarray, "sources columns"],
 ) -> Float[np.ndarray, "sources basis"]:
-    """Returns an orthonormal basis of what columns span."""
+    """Returns an orthonormal basis of the space that the columns span."""
     left, sizes, _ = np.linalg.svd(columns, full_matrices=False)
     return left[:, sizes > 1e-9 * sizes[0]]

@@ -1,17 +1,18 @@
-"""Whether features of the clips separate two sets without any model.
+"""Tests whether features of the clips separate two sets without any model.
 
-Model-free ("blind") classifiers beat published attacks on many benchmarks [1]: what
-they find, a score may find too, members or not. One joint test answers at one level,
-however many columns there are: each column's rank sum, that of its distance from the
-median, and of each family a cross-fitted ridge regression are referred to their own
-distribution under permutation of sources, and the largest of all to that of the largest
-(Westfall and Young's single-step maxT [2]).
+Model-free ("blind") classifiers beat published attacks on many benchmarks [1]: a score
+may find the same differences, whether or not the clips are members. One joint test
+holds one level, however many columns there are: the rank sum of each column, that of
+its distance from the median, and a cross-fitted ridge regression of each family are
+standardised by their distribution under permutation of sources, and the largest is
+compared with the distribution of the largest (Westfall and Young's single-step maxT
+[2]).
 
-A fit takes all columns of its family with a penalty. Principal components, at most one
-for five sources, were tried in their place: where a mixture of four of 44 columns
+A fit uses all columns of its family with a ridge penalty. Principal components, at most
+one per five sources, were tried instead: where a mixture of four of 44 columns
 separates the roles with an AUC of 0.9 (50 sources a role), they reached 0.82 and the
-penalty 0.90, and of null scores that depend on the mixture those that `adjusted` takes
-for more than it were 49 % against 18 %.
+penalty 0.90, and `adjusted` rejected 49 % of null scores that depend on the mixture,
+against 18 % with the penalty.
 
 Axes: `sources`, of both roles; `columns`; `permutations`; `scores`.
 
@@ -33,19 +34,20 @@ from vidsme_jax.evaluation.sources import Labels, Sources, p_value
 
 ALL, NOTHING = "all columns", "nothing that varies"
 _FOLDS = 5
-_REPEATS, _MANY = 4, 5000  # From this many sources on, one repeat is enough.
-_RIDGE = 0.3  # Of the sources of a fit, whose columns have variance 1.
+_REPEATS = 4  # Of cross-fitting; one from `_MANY` sources on.
+_MANY = 5000
+_RIDGE = 0.3  # The penalty per source of a fit, for columns of variance 1.
 
 
 class Joint(NamedTuple):
-    """The joint test of several families.
+    """The result of the joint test of several families.
 
     Attributes:
-      p: Of all.
-      families: Of each family by name, adjusted for all.
-      family: That has the largest statistic.
-      strongest: The name of its column, or `ALL`.
-      auc: Of that column, or of the cross-fitted fit; of a column at least 0.5.
+      p: The p-value of all families together.
+      families: The p-value of each family by name, adjusted for all families.
+      family: The family with the largest statistic.
+      strongest: The column with it, or `ALL` for the regression on all columns.
+      auc: The AUC of that column, at least 0.5, or of the cross-fitted regression.
     """
 
     p: float
@@ -56,11 +58,11 @@ class Joint(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A cross-fitted ridge regression over sources, linear in what is predicted.
+    """A cross-fitted ridge regression over sources, linear in its target.
 
     Attributes:
-      columns: Of the sources, of variance 1.
-      folds: One row a repeat: of each source its fold. A unit is in one fold.
+      columns: The features of each source, of variance 1.
+      folds: The fold of each source, one row per repeat. A unit is in one fold.
     """
 
     columns: Float[np.ndarray, "sources columns"]
@@ -70,7 +72,7 @@ class Fit(NamedTuple):
     def of(
         cls, columns: Float[np.ndarray, "sources columns"], sources: Sources, seed: int
     ) -> "Fit":
-        """Deals the units out into folds, at random and without their labels."""
+        """Assigns the units to folds at random, without using their labels."""
         rng = np.random.default_rng([seed, 3])
         dealt = np.arange(int(sources.unit.max()) + 1) % _FOLDS
         repeats = _REPEATS if len(columns) < _MANY else 1
@@ -80,9 +82,9 @@ class Fit(NamedTuple):
     def labels(
         self, labels: Float[np.ndarray, "sources permutations"]
     ) -> Float[np.ndarray, "sources permutations"]:
-        """Predicts labellings: of each source by fits that have not seen its unit.
+        """Predicts labels of each source by fits that have not seen its unit.
 
-        What a fit needs of its sources is summed once a fold: its sums are those of all
+        Sums of products are taken once per fold: those of a fit are the sums over all
         folds less those of the fold that it has not seen.
         """
         found = np.zeros(labels.shape)
@@ -92,12 +94,12 @@ class Fit(NamedTuple):
             parts = [slice(i, j) for i, j in itertools.pairwise(ends) if i < j]
             x, y = self.columns[order], labels[order]
             sums = [_sums(x[part], y[part]) for part in parts]
-            every = np.sum(sums, axis=0)
-            for part, own in zip(parts, sums, strict=True):
+            total = np.sum(sums, axis=0)
+            for part, left_out in zip(parts, sums, strict=True):
                 if len(parts) == 1:
                     y[part] = 0
                     continue
-                centre, weights = _solved(every - own, x.shape[1])
+                centre, weights = _solved(total - left_out, x.shape[1])
                 np.matmul(x[part] - centre, weights, out=y[part])
             found[order] += y
         return found / len(self.folds)
@@ -107,7 +109,7 @@ class Fit(NamedTuple):
         scores: Float[np.ndarray, "sources scores"],
         label: Bool[np.ndarray, " sources"],
     ) -> Float[np.ndarray, "sources scores"]:
-        """Predicts scores by how they go with the columns within each role."""
+        """Predicts scores by their regression on the columns within each role."""
         found = np.zeros(scores.shape)
         for fold, k in itertools.product(self.folds, range(_FOLDS)):
             test = fold == k
@@ -127,17 +129,17 @@ class Fit(NamedTuple):
 def _sums(
     x: Float[np.ndarray, "sources columns"], y: Float[np.ndarray, "sources targets"]
 ) -> Float[np.ndarray, "one_and_columns all_terms"]:
-    """Sums products over sources: 1 and x, with 1, x and y. A regression follows."""
-    own = np.concatenate([np.ones((len(x), 1)), x], axis=1).T
-    return np.concatenate([own @ own.T, own @ y], axis=1)
+    """Returns the sums over sources of products of (1, x) with (1, x, y)."""
+    design = np.concatenate([np.ones((len(x), 1)), x], axis=1).T
+    return np.concatenate([design @ design.T, design @ y], axis=1)
 
 
 def _solved(
     sums: Float[np.ndarray, "one_and_columns all_terms"], columns: int
 ) -> tuple[Float[np.ndarray, " columns"], Float[np.ndarray, "columns targets"]]:
-    """Returns the columns' means and the coefficients of the regression on them.
+    """Returns the columns' means and the coefficients of the ridge regression on them.
 
-    It has a constant, which is not penalised.
+    They follow from `_sums`; the constant is not penalised.
     """
     count, of_x, of_y = sums[0, 0], sums[0, 1 : columns + 1], sums[0, columns + 1 :]
     gram: np.ndarray = sums[1:, 1 : columns + 1] - np.outer(of_x, of_x) / count
@@ -155,13 +157,13 @@ def joint(
     """Tests whether a feature of any family separates the roles.
 
     Args:
-      families: Of the same sources.
-      sources: With their labels.
+      families: Families of columns over these sources.
+      sources: The sources, with their labels.
       permuted: Permutations of the labels.
-      seed: Of the folds.
+      seed: The seed of the folds.
 
     Returns:
-      The result; p is 1 where nothing varies.
+      The result; p is 1 if there are no families.
     """
     if not families:
         return Joint(1.0, {}, "", NOTHING, 0.5)
@@ -169,15 +171,17 @@ def joint(
     titles: list[tuple[Family, str]] = []
     found: list[np.ndarray] = []
     for each in families:
-        for names, values in (each[1:3], each[3:5]):
+        for names, values in (
+            (each.columns, each.values),
+            (each.spreads, each.distances),
+        ):
             found.append(np.abs(aucs(values, labels) - 0.5))
             titles += [(each, name) for name in names]
         fit = Fit.of(each.values, sources, seed)
         found.append(_correlations(fit, labels)[:, None])
         titles.append((each, ALL))
     values = np.concatenate(found, axis=1)
-    # With the observed labels among the permuted: otherwise they alone would not have
-    # widened the scale that they are measured by.
+    # The scale includes the observed labels, so that they are treated as the others.
     values -= values.mean(axis=0)
     values /= np.maximum(values.std(axis=0), 1e-12)
     most = values.max(axis=1)
@@ -198,7 +202,7 @@ def joint(
 def propensity(
     families: Sequence[Family], sources: Sources, seed: int
 ) -> Float[np.ndarray, " sources"]:
-    """Returns the cross-fitted propensity by all columns of all families; 0 if none."""
+    """Returns the cross-fitted propensity of all columns of all families; 0 if none."""
     if not families:
         return np.zeros(len(sources.label))
     columns = np.concatenate([each.values for each in families], axis=1)
@@ -215,17 +219,21 @@ def aucs(
     values: Float[np.ndarray, "sources columns"],
     labels: Labels,
 ) -> Float[np.ndarray, "permutations columns"]:
-    """Returns the AUCs of columns under labellings of equal numbers, ties half."""
+    """Returns the AUCs of columns under each labelling, ties half.
+
+    All labellings have the same number of sources in the first role.
+    """
     ranks = scipy.stats.rankdata(values, axis=0).reshape(values.shape)
     first = int(labels[:1].sum())
     second = len(values) - first
     found = np.empty((len(labels), values.shape[1]))
-    for some, dealt in labels.chunks():
-        found[some] = dealt @ ranks
+    for some, label in labels.chunks():
+        found[some] = label @ ranks
     return (found - first * (first + 1) / 2) / (first * second)
 
 
 def _auc_of(family: Family, column: str, sources: Sources, seed: int) -> float:
+    """Returns the AUC of one column, at least 0.5, or of the regression on `ALL`."""
     if column == ALL:
         return auc(propensity([family], sources, seed), sources)
     names = (*family.columns, *family.spreads)
@@ -235,10 +243,10 @@ def _auc_of(family: Family, column: str, sources: Sources, seed: int) -> float:
 
 
 def _correlations(fit: Fit, labels: Labels) -> Float[np.ndarray, " permutations"]:
-    """Returns the correlation of each labelling with what is predicted of it."""
+    """Returns the correlation of each labelling with its cross-fitted prediction."""
     found = np.empty(len(labels))
-    for some, dealt in labels.chunks():
-        y = dealt.T
+    for some, label in labels.chunks():
+        y = label.T
         predicted = fit.labels(y)
         predicted -= predicted.mean(axis=0)
         size = np.sqrt((predicted**2).sum(axis=0) * len(y)) * y.std(axis=0)

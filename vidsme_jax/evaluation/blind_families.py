@@ -1,8 +1,8 @@
-"""Features of clips that need no model, as families of columns.
+"""Families of columns of features that need no model.
 
-Those of motion, pixels and text are of what a model reads: where they differ, its
-scores may differ, members or not. Those of containers, files and dates cannot reach it
-and are reported apart.
+Motion, pixels and text are read by a model: where they differ, its scores may differ,
+whether or not the clips are members. Containers, files and dates cannot reach it and
+are reported separately.
 
 Axes: `items`, rows of both roles; `sources`; `columns`; `spreads`.
 """
@@ -17,21 +17,21 @@ from vidsme_jax.evaluation.sources import Sources
 
 REACHING = ("motion", "pixels", "text")
 APART = ("container", "files", "dates")
-_LEVELS = 8  # Of a text, such as a codec, that have columns of their own.
-_RARE = 2  # Sources that a level must have at least.
+_LEVELS = 8  # Levels of a text, such as a codec, that become columns, at most.
+_RARE = 2  # Sources with a level, at least, for it to become a column.
 
 
 class Family(NamedTuple):
     """One family of columns over the sources of two roles.
 
     Attributes:
-      name: Of the family.
-      columns: The names of `values`.
+      name: The name of the family.
+      columns: The names of the columns of `values`.
       values: Means over the rows of each source, finite, none constant; of mean 0 and
         variance 1.
-      spreads: Names of columns of `distances`.
-      distances: How far the means are from the median of theirs, none constant: they
-        differ where the roles differ in spread.
+      spreads: The names of the columns of `distances`.
+      distances: Distances of `values` from the median of their column, none constant:
+        they differ where the roles differ in spread.
     """
 
     name: str
@@ -47,10 +47,10 @@ def family(
     """Makes a family of columns; None if none of them varies.
 
     Args:
-      name: Of the family.
-      columns: float64, NaN where it is not known, or texts, of which each frequent
-        level becomes a column; by name.
-      sources: Of the items.
+      name: The name of the family.
+      columns: By name, float64, NaN where unknown, or texts as objects, each frequent
+        level of which becomes a column.
+      sources: The sources of the items.
     """
     names: list[str] = []
     found: list[np.ndarray] = []
@@ -78,18 +78,19 @@ def family(
 def _varies(
     values: Float[np.ndarray, "sources columns"],
 ) -> Bool[np.ndarray, " columns"]:
+    """Returns which columns are not constant."""
     return np.ptp(values, axis=0) > 1e-9 * np.abs(values).max(axis=0)
 
 
 def _numbers(
     name: str, values: Shaped[np.ndarray, " items"], sources: Sources
 ) -> list[tuple[str, Float[np.ndarray, " sources"]]]:
-    """Returns the columns of one trait, each with its name, as means of sources."""
+    """Returns the columns of one trait, each with its name, as means over sources."""
     if values.dtype == object:
         texts, place = np.unique(values.astype(str), return_inverse=True)
-        # Each level once a source, without a column for every level.
-        held = np.unique(sources.source * len(texts) + place) % len(texts)
-        counts = np.bincount(held, minlength=len(texts))
+        # Counts each level once per source, without a column for every level.
+        levels = np.unique(sources.source * len(texts) + place) % len(texts)
+        counts = np.bincount(levels, minlength=len(texts))
         frequent = np.argsort(-counts, kind="stable")[:_LEVELS]
         kept = [k for k in sorted(frequent.tolist()) if _RARE <= counts[k]]
         shares = sources.means((place[:, None] == kept).astype(np.float64))
@@ -112,10 +113,10 @@ def _numbers(
 def _scaled(
     values: Float[np.ndarray, "rows columns"],
 ) -> Float[np.ndarray, "rows columns"]:
-    """Divides each column by a power of two: its largest value is then near 1.
+    """Divides each column by a power of two that brings its largest value near 1.
 
-    Sums and squares neither overflow nor vanish, and no digit of an ordinary column
-    changes.
+    Sums and squares then neither overflow nor underflow, and no digit of an ordinary
+    column changes.
     """
     largest = np.abs(values).max(axis=0)
     return np.ldexp(values, -np.frexp(largest)[1])

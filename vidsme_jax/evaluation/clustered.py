@@ -1,4 +1,4 @@
-r"""The AUC of scores whose rows come from sources: variance, interval, adjusted p.
+r"""Variances, intervals and adjusted p-values of AUCs of rows clustered in sources.
 
 With $\theta$ the AUC, $V_i$ the share of non-members below member $i$ and $W_j$ that of
 members above non-member $j$ (ties half), source $s$ contributes
@@ -11,12 +11,12 @@ $$v = \tfrac{I}{I-1} \sum a_s^2 + \tfrac{J}{J-1} \sum b_s^2
 over $I$ sources of members, $J$ of non-members and $K$ units that are in both [1];
 with one row a source this is DeLong's [2].
 
-Near 0 and 1 the estimate of $v$ is too small as often as not, and so is an interval on
-the logit scale: 89 % at an AUC of 0.99 with 20 sources of five clips a role. The
+Near 0 and 1 the estimate of $v$ is often too small, and an interval on the logit scale
+covers too little: 89 % at an AUC of 0.99 with 20 sources of five clips a role. The
 interval here holds all $\theta$ with $|\hat\theta - \theta| \le t \sqrt{v(\theta)}$
 [3], $v(\theta) = \max(v\, h_s(\theta)/h_s(\hat\theta), h_c(\theta))$: $h$ is Hanley and
-McNeil's variance [4] of this many sources ($s$) or clips ($c$), $t$ the quantile at
-Welch's degrees of freedom. Coverage by simulation: `benchmarks/validity.py`.
+McNeil's variance [4] of as many independent sources ($s$) or clips ($c$), $t$ the
+quantile at Welch's degrees of freedom. `benchmarks/validity.py` simulates coverage.
 
 Axes: `scores`; `members`, `nonmembers`, rows of the roles; `units`.
 
@@ -36,22 +36,22 @@ from jaxtyping import Float, Float32, Int
 
 from vidsme_jax.evaluation.intervals import CONFIDENCE
 
-_GRID = 4000  # Values of the AUC that are looked at for an interval.
+_GRID = 4000  # Values of the AUC that are tried for an interval.
 _DRAWN = 1 << 24  # Numbers that are drawn at a time.
 
 
 class Influences(NamedTuple):
-    """AUCs, and what each unit contributes to them.
+    """AUCs, and the contribution of each unit to them.
 
     Attributes:
-      auc: Larger = member.
+      auc: The AUC of each score, larger = member.
       variance: $v$; infinite with one source in a role.
       freedom: Welch's degrees of freedom; where $v$ is 0, those of the role with fewer
         sources.
       total: $a_s + b_s$ of each unit that has rows.
-      units: Which these are, ascending.
-      rows: How many members and non-members there are.
-      sources: How many units have members, and non-members.
+      units: The numbers of these units, ascending.
+      rows: The numbers of members and of non-members.
+      sources: The numbers of units with members and with non-members.
     """
 
     auc: Float[np.ndarray, " scores"]
@@ -63,7 +63,7 @@ class Influences(NamedTuple):
     sources: tuple[int, int]
 
     def interval(self, score: int) -> tuple[float, float]:
-        """Returns the 95 % interval of one score; see the module."""
+        """Returns the 95 % interval of the AUC of one score; see the module."""
         auc, variance, freedom = (float(each[score]) for each in self[:3])
         grid = _grid(auc)
         around = self._around(auc, variance, grid)
@@ -72,7 +72,7 @@ class Influences(NamedTuple):
 
     def z(self) -> Float[np.ndarray, " scores"]:
         """Returns how far each AUC is above 0.5, as a standard normal value."""
-        import scipy.stats  # Heavy; a mistake is refused without it.
+        import scipy.stats  # Slow to import.
 
         middle = np.array([0.5])
         found: list[float] = []
@@ -85,7 +85,7 @@ class Influences(NamedTuple):
     def _around(
         self, auc: float, variance: float, at: Float[np.ndarray, " values"]
     ) -> Float[np.ndarray, " values"]:
-        """Returns the variance of the AUC if it were one of some values."""
+        """Returns the variance of the AUC, were its true value each of `at`."""
         of_sources = hanley_mcneil(at, *self.sources)
         if not 0 < variance < np.inf or auc in (0.0, 1.0):
             return np.full_like(at, np.inf) if variance == np.inf else of_sources
@@ -99,13 +99,13 @@ def influences(
     member_units: Int[np.ndarray, " members"],
     nonmember_units: Int[np.ndarray, " nonmembers"],
 ) -> Influences:
-    """Returns the AUCs of scores, and what each unit contributes.
+    """Returns the AUCs of scores, and the contribution of each unit.
 
     Args:
-      members: Finite; larger = member.
-      nonmembers: Likewise.
-      member_units: Of each row.
-      nonmember_units: Likewise; equal numbers are one unit.
+      members: Scores of members, finite; larger = member.
+      nonmembers: Scores of non-members, finite.
+      member_units: The unit of each member.
+      nonmember_units: The unit of each non-member; equal numbers are one unit.
     """
     m, n = members.shape[1], nonmembers.shape[1]
     units, place = np.unique(
@@ -138,14 +138,14 @@ def _variance(
     if min(sources) < 2:
         return np.inf, 1.0
     parts = [
-        count / (count - 1) * float((its**2).sum())
-        for count, its in zip(sources, (a, b), strict=True)
+        count / (count - 1) * float((contributions**2).sum())
+        for count, contributions in zip(sources, (a, b), strict=True)
     ]
     total = sum(parts)
     squares = sum(p**2 / (c - 1) for p, c in zip(parts, sources, strict=True))
     freedom = total**2 / squares if squares else float(min(sources) - 1)
     if both > 1:
-        # What both have in common makes the AUC vary less; never to nothing.
+        # What both roles share makes the AUC vary less, but never not at all.
         more = 2 * both / (both - 1) * float((a * b).sum())
         total = max(total + more, total / 10)
     return total, freedom
@@ -154,15 +154,15 @@ def _variance(
 def adjusted(
     compared: Sequence[Influences], number: int, seed: int
 ) -> list[Float[np.ndarray, " scores"]]:
-    """Returns p-values that hold for all scores of all comparisons together.
+    """Returns p-values adjusted for all scores of all comparisons together.
 
-    One-sided, single-step maxT: each AUC's distance above 0.5 is referred to the
-    largest of all under a normal law with the correlations that the units give [5].
+    One-sided, single-step maxT: each AUC's distance above 0.5 is compared with the
+    largest of all under a normal law, with correlations estimated from the units [5].
 
     Args:
-      compared: Equal numbers of units are the same.
-      number: Of draws.
-      seed: Of them.
+      compared: One entry per comparison; equal numbers are the same unit.
+      number: The number of draws.
+      seed: The seed of the draws.
 
     [5] Hothorn, Bretz and Westfall, 2008. Simultaneous inference in general parametric
       models. https://doi.org/10.1002/bimj.200810425
@@ -213,13 +213,14 @@ def _below(
 
 
 def _grid(auc: float) -> Float[np.ndarray, " values"]:
-    """Returns values from 0 to 1, densely at the ends, with the AUC itself."""
+    """Returns values from 0 to 1, denser at the ends, with the AUC itself."""
     ends = np.geomspace(1e-6, 1e-3, 100)
     evenly = np.linspace(0, 1, _GRID)
     return np.unique(np.concatenate([evenly, ends, 1 - ends, [auc]]))
 
 
 def _quantile(freedom: float) -> float:
-    import scipy.special  # Heavy; a mistake is refused without it.
+    """Returns the quantile of Student's t of a two-sided 95 % interval."""
+    import scipy.special  # Slow to import.
 
     return float(scipy.special.stdtrit(freedom, (1 + CONFIDENCE) / 2))

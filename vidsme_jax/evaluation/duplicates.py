@@ -1,4 +1,4 @@
-"""Videos that are listed both as members and as non-members, whole or in parts."""
+"""Finds videos listed both as members and as non-members, whole or in parts."""
 
 import math
 import re
@@ -9,8 +9,8 @@ from jaxtyping import Int
 
 from vidsme_jax.base import ScoreTable
 
-_MAX_LISTED = 20  # By hash.
-# Seconds at the end of a video's name, as in `data.segments`.
+_MAX_LISTED = 20  # Videos, in the order of their hashes.
+# The seconds at the end of the name of a part, as in `data.segments`.
 _PART = re.compile(r"#t=(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)?$")
 
 
@@ -22,10 +22,10 @@ def duplicates(
     """Lists videos, by content hash, that are both member and non-member.
 
     Returns:
-      `count`; `sources`, how many others have rows in both roles, by the column
-      `source` or as near-duplicates; `statement`; `videos`, the first of them; and
-      `reason`, why nothing can be compared: some are in both as a whole, or in parts
-      that overlap.
+      `count`, the number of such videos; `sources`, how many further sources have rows
+      in both roles, by the column `source` or as near-duplicates; `statement`;
+      `videos`, the first 20 with their rows; and `reason`, why the roles cannot be
+      compared, "" if they can: a video, or overlapping parts of one, are in both.
     """
     shared = np.intersect1d(table.cluster[members], table.cluster[nonmembers])
     same = np.isin(table.cluster, shared)
@@ -33,9 +33,9 @@ def duplicates(
     sources = len(np.setdiff1d(of_both, table.units[same]))
     related = ""
     if sources:
-        its = "source has" if sources == 1 else "sources have"
+        have = "source has" if sources == 1 else "sources have"
         related = (
-            f"{sources} {its} rows among the members and among the non-members, by "
+            f"{sources} {have} rows among the members and among the non-members, by "
             "the column source or as near-duplicates: they are not independent, and "
             "where they are one video one of its labels is wrong."
         )
@@ -53,26 +53,24 @@ def duplicates(
     wrong = sum(map(_overlap, spans.values()))
     divided = len(shared) - wrong
     statements: list[str] = []
+    are = "video is" if wrong == 1 else "videos are"
     if wrong:
-        its = "video is" if wrong == 1 else "videos are"
         statements.append(
-            f"{wrong} {its} listed both as member and as non-member: the labels are "
+            f"{wrong} {are} listed both as member and as non-member: the labels are "
             "wrong."
         )
     if divided:
-        its = "video has" if divided == 1 else "videos have"
+        have = "video has" if divided == 1 else "videos have"
         statements.append(
-            f"{divided} {its} some parts among the members and others among the "
+            f"{divided} {have} some parts among the members and others among the "
             "non-members: parts of one video are not independent."
         )
     statements += [related] if related else []
-    its = "video is" if wrong == 1 else "videos are"
-    whole = f"{wrong} {its} member and non-member at once" if wrong else ""
     return {
         "count": len(shared),
         "sources": sources,
         "statement": " ".join(statements),
-        "reason": whole,
+        "reason": f"{wrong} {are} member and non-member at once" if wrong else "",
         "videos": [
             {
                 "hash": str(cluster),
@@ -95,7 +93,7 @@ def _overlap(spans: list[tuple[float, float, int]]) -> bool:
 
 
 def _part(name: str) -> tuple[float, float]:
-    """Returns when the part of a video begins and ends that its name ends with."""
+    """Returns the seconds at which the part that a name denotes begins and ends."""
     found = _PART.search(name)
     if found is None:
         return 0.0, math.inf

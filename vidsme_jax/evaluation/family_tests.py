@@ -1,4 +1,4 @@
-"""The families of blind features of two sets of rows.
+"""Selects the families of blind features of two sets of rows.
 
 Axes: `items`, rows of the table; `rows`, those of two roles, the first role's first.
 """
@@ -15,10 +15,10 @@ from vidsme_jax.evaluation.sources import Sources, alike
 
 
 class Traits:
-    """What a table knows of its clips without a model, by family and column."""
+    """The features of a table's clips that need no model, by family and column."""
 
     def __init__(self, table: ScoreTable):
-        """Makes the columns of texts, once for all comparisons."""
+        """Computes the columns, those of texts once for all comparisons."""
         motion = np.log1p(table.flow_variance.astype(np.float64))
         self.units = table.units
         self.families: dict[str, dict[str, np.ndarray]] = {
@@ -27,7 +27,7 @@ class Traits:
                 "changes of brightness": table.brightness_std.astype(np.float64),
             }
         }
-        self.families |= {name: dict(its) for name, its in table.traits.items()}
+        self.families |= {name: dict(columns) for name, columns in table.traits.items()}
         if table.question is not None and table.answer is not None:
             _, unit = np.unique(table.units, return_inverse=True)
             self.families["text"] = language.columns(
@@ -41,7 +41,7 @@ class Traits:
 
     @property
     def known(self) -> bool:
-        """Returns whether pictures were looked at; without, a test shows nothing."""
+        """Returns whether the pixels were measured; if not, a test shows nothing."""
         pixels = self.families.get("pixels", {})
         return any(np.isfinite(values).any() for values in pixels.values())
 
@@ -55,10 +55,11 @@ class Traits:
         """Returns the families of the rows of two roles.
 
         Args:
-          first: Rows of the table.
-          second: Likewise.
-          whole: Keeps all rows. Otherwise sources have equally many in both roles
-            (`sources.alike`), without which labels cannot be permuted.
+          first: The rows of the first role.
+          second: The rows of the second role.
+          whole: Whether to keep all rows. If not, rows are dropped until sources have
+            equally many in both roles (`sources.alike`), so that labels can be
+            permuted.
         """
         if not whole:
             kept = alike(self.units[first], self.units[second])
@@ -68,11 +69,11 @@ class Traits:
         found: dict[str, Family] = {}
         for name in (*REACHING, *APART):
             columns = self.families.get(name, {})
-            its = family(name, {k: v[rows] for k, v in columns.items()}, sources)
-            if its is not None:
-                found[name] = its
+            one = family(name, {k: v[rows] for k, v in columns.items()}, sources)
+            if one is not None:
+                found[name] = one
         reaching = [found[name] for name in self.reaching if name in found]
-        apart = [its for name, its in found.items() if name not in self.reaching]
+        apart = [one for name, one in found.items() if name not in self.reaching]
         return Between(rows, sources, reaching, apart)
 
 
@@ -80,10 +81,10 @@ class Between(NamedTuple):
     """Two roles, with the features that could separate them.
 
     Attributes:
-      rows: Of the table, the first role's first.
-      sources: Of these rows.
-      reaching: Families of what the model reads.
-      apart: Those that cannot reach it.
+      rows: Rows of the table, the first role's first.
+      sources: The sources of these rows.
+      reaching: The families that the model reads.
+      apart: The families that cannot reach it.
     """
 
     rows: Int[np.ndarray, " rows"]

@@ -1,8 +1,8 @@
-"""The gate of a release: limits on what a score finds, for a pipeline to stop at.
+"""Compares scores with the limits of a release gate, at which a pipeline stops.
 
-A limit is compared with the lower end of a 95 % interval: what exceeds it does so
-beyond the luck of these clips. What is within it may still leak: the upper end says how
-much. A gate that cannot be judged is not passed.
+A limit is compared with the lower end of a 95 % interval: a figure that exceeds it does
+so by more than sampling error. A model within the limits may still leak: the upper end
+bounds how much. A gate that cannot be evaluated is not passed.
 """
 
 import math
@@ -13,12 +13,12 @@ PASSED, EXCEEDED, OPEN = "passed", "exceeded", "not evaluable"
 
 
 class Limits(NamedTuple):
-    """What may be found at most; None: no limit.
+    """The limits of a gate; None: no limit.
 
     Attributes:
-      score: Whose figures are compared.
-      auc: The largest lower end of its AUC, in (0.5, 1).
-      tpr: The largest lower end of its TPR, in (0, 1), at the threshold found.
+      score: The name of the score.
+      auc: The largest lower end allowed for its AUC, in (0.5, 1).
+      tpr: The largest lower end allowed for its TPR at `fpr`, in (0, 1).
       fpr: The false-positive rate of that TPR.
     """
 
@@ -31,17 +31,17 @@ class Limits(NamedTuple):
 def judge(
     comparisons: Mapping[str, Any], comparison: str, limits: Limits
 ) -> dict[str, Any] | None:
-    """Compares what was found with limits.
+    """Compares the results of one score with limits.
 
     Args:
-      comparisons: Of `metrics.evaluate`.
-      comparison: The one that counts.
-      limits: Of what is found there.
+      comparisons: `comparisons` of `metrics.evaluate`.
+      comparison: The name of the comparison that is judged.
+      limits: The limits.
 
     Returns:
       None without limits; else, JSON-ready, `passed`; `result`, which is passed,
-      exceeded or not evaluable; `statement`, one line; `score`; and `checks`, of each
-      limit its `name`, `limit`, `result`, `found`, the lower end, or None, and
+      exceeded or not evaluable; `statement`, one line; `score`; and `checks`, per
+      limit `name`, `limit`, `result`, `found` (the lower end, or None) and
       `statement`.
 
     Example:
@@ -50,38 +50,32 @@ def judge(
       >>> judge(found, "all", Limits("s", auc=0.7))["statement"][:42]
       'Gate exceeded: the AUC of s (all) is 0.90 '
     """
-    wanted = {
-        "gate.max_auc": (limits.auc, "AUC"),
-        "gate.max_tpr": (limits.tpr, f"TPR at an FPR of {100 * limits.fpr:g} %"),
-    }
-    its = comparisons.get(comparison, {}).get("scores", {}).get(limits.score, {})
+    results = comparisons.get(comparison, {}).get("scores", {}).get(limits.score, {})
+    tpr = results.get("tpr", {}).get(f"{limits.fpr:g}")
     checks: list[dict[str, Any]] = []
-    for name, (limit, what) in wanted.items():
-        if limit is None:
-            continue
-        found = (
-            its.get("auc")
-            if what == "AUC"
-            else its.get("tpr", {}).get(f"{limits.fpr:g}")
-        )
-        of = f"the {what} of {limits.score} ({comparison})"
-        checks.append(_check(name, limit, found, of))
+    for name, limit, what, found in (
+        ("gate.max_auc", limits.auc, "AUC", results.get("auc")),
+        ("gate.max_tpr", limits.tpr, f"TPR at an FPR of {100 * limits.fpr:g} %", tpr),
+    ):
+        if limit is not None:
+            figure = f"the {what} of {limits.score} ({comparison})"
+            checks.append(_check(name, limit, found, figure))
     if not checks:
         return None
-    results = {check["result"] for check in checks}
-    worst = next(x for x in (EXCEEDED, OPEN, PASSED) if x in results)
-    said = "; ".join(check["statement"] for check in checks)
+    seen = {check["result"] for check in checks}
+    worst = next(x for x in (EXCEEDED, OPEN, PASSED) if x in seen)
+    text = "; ".join(check["statement"] for check in checks)
     return {
         "passed": worst == PASSED,
         "result": worst,
-        "statement": f"Gate {worst}: {said}.",
+        "statement": f"Gate {worst}: {text}.",
         "score": limits.score,
         "checks": checks,
     }
 
 
 def _check(
-    name: str, limit: float, found: Mapping[str, Any] | None, of: str
+    name: str, limit: float, found: Mapping[str, Any] | None, figure: str
 ) -> dict[str, Any]:
     """Compares one figure with its limit."""
     low = high = None
@@ -89,18 +83,19 @@ def _check(
         low, high = found["low"], found["high"]
     if found is None or low is None or high is None or not math.isfinite(low + high):
         why = "it was not estimated" if found is None else found.get("reason", "none")
-        result, said = OPEN, f"{of} has no interval ({why}), so that {name} is open"
+        result = OPEN
+        text = f"{figure} has no interval ({why}) to compare with {name} = {limit:g}"
     else:
-        value = f"{of} is {found['value']:.2f} [{low:.3f}, {high:.3f}]"
+        value = f"{figure} is {found['value']:.2f} [{low:.3f}, {high:.3f}]"
         result = EXCEEDED if low > limit else PASSED
-        than = "above" if result == EXCEEDED else "not above"
-        said = f"{value}, its lower end {than} {name} = {limit:g}"
-        if of.startswith("the AUC") and high < 0.5:
-            said += " (against its sign: members rank below)"
+        where = "above" if result == EXCEEDED else "not above"
+        text = f"{value}, its lower end {where} {name} = {limit:g}"
+        if figure.startswith("the AUC") and high < 0.5:
+            text += " (against its sign: members rank below)"
     return {
         "name": name,
         "limit": limit,
         "result": result,
         "found": low,
-        "statement": said,
+        "statement": text,
     }

@@ -1,4 +1,4 @@
-"""Which rows of a table are compared: all of them, and those of each group.
+"""Chooses the rows of a table that are compared: all, and those of each group.
 
 Axes: `members`, `nonmembers`, rows of the two roles.
 """
@@ -11,11 +11,11 @@ from jaxtyping import Int
 from vidsme_jax import arguments
 from vidsme_jax.base import ScoreTable
 
-MAX_GROUPS = 50  # That are compared: each takes half a second and more.
+MAX_GROUPS = 50  # That are compared; each takes at least half a second.
 
 
 class Comparison(NamedTuple):
-    """The rows of a table that are compared."""
+    """The rows of a table that are compared, and a description for the report."""
 
     description: str
     members: Int[np.ndarray, " members"]
@@ -23,12 +23,12 @@ class Comparison(NamedTuple):
 
 
 def comparisons(table: ScoreTable) -> dict[str, Comparison]:
-    """Returns which rows are compared: all of them, then one entry a group.
+    """Returns the rows that are compared, by name: "all", then one entry per group.
 
     A group is a non-empty `group` among the non-members; it is compared with the
-    members of the same group where there are any, else against all members. Of more
-    than `MAX_GROUPS` groups those with the most rows of non-members are compared. Empty
-    where members or non-members are missing.
+    members of the same group if there are any, else with all members. Of more than
+    `MAX_GROUPS` groups those with the most rows of non-members are compared. Empty if
+    there are no members or no non-members.
     """
     members = np.flatnonzero(arguments.table(table).role == "members")
     nonmembers = np.flatnonzero(table.role == "nonmembers")
@@ -39,7 +39,7 @@ def comparisons(table: ScoreTable) -> dict[str, Comparison]:
         peers = members[table.group[members] == group]
         who = f"members of group {group!r}" if len(peers) else "all members"
         key = group
-        while key in found:  # A group may have any name, "all" too.
+        while key in found:  # A group may be called "all".
             key = f"group {key}"
         found[key] = Comparison(
             f"{who} and non-members of group {group!r}",
@@ -49,23 +49,25 @@ def comparisons(table: ScoreTable) -> dict[str, Comparison]:
     return found
 
 
-def counted(table: ScoreTable) -> dict[str, Any]:
-    """Says how many groups `comparisons` compares, and what is wrong with them.
+def summary(table: ScoreTable) -> dict[str, Any]:
+    """Returns how many groups `comparisons` compares and leaves out.
 
-    That is how many it leaves out, and that they are more than there are sources.
+    Returns:
+      `compared` and `left_out`, numbers of groups; `statement`, "" unless groups are
+      left out or there are more groups than sources.
     """
     number = len(_groups(arguments.table(table)))
     left = max(0, number - MAX_GROUPS)
-    said = (
+    fewer = (
         f"of {number} groups of non-members the {MAX_GROUPS} with the most rows are "
         f"compared; {left} are compared as part of all only"
     )
     sources = len(np.unique(table.units[table.role == "nonmembers"]))
-    parted = (
+    dependent = (
         f"{number} groups of non-members are of {sources} sources: groups that share a "
         "source are not independent"
     )
-    statements = [said] * (left > 0) + [parted] * (number > sources)
+    statements = [fewer] * (left > 0) + [dependent] * (number > sources)
     return {
         "compared": number - left,
         "left_out": left,

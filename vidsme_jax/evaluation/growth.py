@@ -1,8 +1,8 @@
-"""How p falls with the number of sources: random subsets of members and non-members.
+"""Follows the p-value of a score over random subsets of growing size.
 
-Of k sources a role, drawn at random, the p-value that members rank above is another one
-at each draw. Its median says from how many sources on such an audit finds as much in
-half of the cases, and whether the whole rests on the last few.
+The p-value of k sources a role varies with which sources are drawn. Its median over
+random subsets shows from how many sources on such an audit finds members to rank above
+in half of the cases, and whether the result depends on the last few sources.
 
 Axes: `rows`, those of members first; `sources`.
 """
@@ -10,7 +10,7 @@ Axes: `rows`, those of members first; `sources`.
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from vidsme_jax.base import ScoreTable
 from vidsme_jax.evaluation import metrics, placebo, sets
@@ -19,8 +19,8 @@ from vidsme_jax.evaluation.sources import Sources
 from vidsme_jax.evaluation.verdicts import p_is
 from vidsme_jax.wording import counted
 
-MOST = 6  # Comparisons that are looked at, the largest.
-_SIZES = tuple(n for n in sets.POINTS if 2 <= n <= 1000)  # Of one each, p >= 1/2.
+MOST = 6  # Comparisons with a curve, the largest.
+_SIZES = tuple(n for n in sets.POINTS if 2 <= n <= 1000)  # With one each, p >= 1/2.
 
 
 def of_score(
@@ -32,26 +32,20 @@ def of_score(
     number: int,
     seed: int,
 ) -> dict[str, Any] | None:
-    """Follows the p of a score as sources are added; see `growth`.
+    """Computes the curve of one score of a table; see `growth`.
 
-    Args:
-      table: The scores.
-      score: Its name.
-      between: Members and non-members.
-      p: That members rank above, of all rows that have the score (and the reference
-        model's, where there is one); None where it is not tested, and so is nothing.
-      alpha: See `growth`, as for the others.
-      number: Likewise.
-      seed: Likewise.
+    Rows without the score, or without the reference model's where there is one, are
+    left out. `p` is that members rank above on the others; without it, because the
+    score was not tested, the result is None.
     """
     if p is None:
         return None
     values = metrics.oriented(table, score)[between.rows]
-    kept = np.isfinite(values)
+    finite = np.isfinite(values)
     if (pair := placebo.pair(table, score)) is not None:
-        kept &= np.isfinite(pair[:, between.rows]).all(axis=0)
-    sources = between.sources.kept(kept)
-    return growth(values[kept], sources, p, alpha, number, seed)
+        finite &= np.isfinite(pair[:, between.rows]).all(axis=0)
+    sources = between.sources.kept(finite)
+    return growth(values[finite], sources, p, alpha, number, seed)
 
 
 def growth(
@@ -64,25 +58,24 @@ def growth(
 ) -> dict[str, Any]:
     """Returns the median p of random subsets of equally many sources a role.
 
-    A source brings all of its rows. Ranks are computed within each subset, and its p
-    is that of `ranking.p_values`, over all labellings where they are few, else over
-    random ones, standardised and put together (`sets.p_of_subsets`). A smaller subset
-    is part of a larger one, for a smooth curve.
+    A subset contains all rows of its sources. Ranks are computed within it, and its p
+    is that of `ranking.p_values`: over all labellings where they are few, else over
+    random ones, standardised and pooled (`sets.p_of_subsets`). Smaller subsets are
+    parts of larger ones, for a smooth curve.
 
     Args:
-      scores: Finite; larger = member.
-      sources: Of the rows.
-      p: Of all sources.
+      scores: The score of each row, finite; larger = member.
+      sources: The sources of the rows.
+      p: The p-value of all sources.
       alpha: The level of the test.
-      number: Of the permutations that this p is from; no subset's is below
-        1 / (number + 1) either.
-      seed: Of subsets and permutations.
+      number: The number of permutations behind `p`; the p of a subset is at least
+        1 / (number + 1) too.
+      seed: The seed of subsets and permutations.
 
     Returns:
-      `curve`: `members` and `nonmembers`, how many sources, and `p`; the last point is
-      of all sources, with the p given. `alpha`. `enough`, the smallest number of
-      sources a role from which on the median p is <= alpha; None if there is none.
-      `statement`.
+      `curve`, points with `members` and `nonmembers` (numbers of sources) and `p`, the
+      last with all sources and `p` as given; `alpha`; `enough`, the smallest number of
+      sources a role from which on the median p is <= alpha, or None; `statement`.
     """
     rng = np.random.default_rng([seed, 7])
     first, second = sources.counts
@@ -93,10 +86,11 @@ def growth(
     for size in (n for n in _SIZES if n < min(first, second)):
         subsets: list[sets.Subset] = []
         for rank in orders:
-            kept = rank[sources.source] < size
-            count = int((kept & label).sum())
-            given = scores[kept], unit[kept], count, np.arange(count)
-            subsets.append(sets.Subset.of(*given))
+            rows = rank[sources.source] < size
+            count = int((rows & label).sum())
+            subsets.append(
+                sets.Subset.of(scores[rows], unit[rows], count, np.arange(count))
+            )
         median = float(np.median(sets.p_of_subsets(subsets, number, rng)))
         median = max(median, 1 / (number + 1))
         curve.append({"members": size, "nonmembers": size, "p": median})
@@ -110,12 +104,12 @@ def growth(
     }
 
 
-def _ranks(rng: np.random.Generator, sources: Sources) -> np.ndarray:
-    """Deals the sources of each role out in a random order; returns their places."""
+def _ranks(rng: np.random.Generator, sources: Sources) -> Int[np.ndarray, " sources"]:
+    """Returns the place of each source in a random order of those of its role."""
     ranks = np.empty(len(sources.label), np.int64)
     for role in (True, False):
-        its = np.flatnonzero(sources.label == role)
-        ranks[rng.permutation(its)] = np.arange(len(its))
+        places = np.flatnonzero(sources.label == role)
+        ranks[rng.permutation(places)] = np.arange(len(places))
     return ranks
 
 
@@ -130,21 +124,23 @@ def _enough(curve: list[dict[str, Any]], alpha: float) -> int | None:
 
 
 def _statement(curve: list[dict[str, Any]], enough: int | None, alpha: float) -> str:
+    """Returns one sentence on where members are found to rank above."""
     last = curve[-1]
     whole = (
         f"{counted(last['members'], 'source')} of members and {last['nonmembers']} of "
         f"non-members ({p_is(last['p'])})"
     )
     if enough is None:
-        return f"That members rank above is not found at level {alpha:g} with {whole}."
-    if len(curve) == 1 or enough == min(last["members"], last["nonmembers"]):
+        return f"At level {alpha:g} members are not found to rank above with {whole}."
+    found = f"At level {alpha:g} members are found to rank above with"
+    if len(curve) == 1:
+        return f"{found} {whole}."
+    if enough == min(last["members"], last["nonmembers"]):
         return (
-            f"That members rank above is found at level {alpha:g} with all sources, "
-            f"{whole}; of the random subsets of fewer, less than half find it."
-            if len(curve) > 1
-            else f"That members rank above is found at level {alpha:g} with {whole}."
+            f"{found} all sources, {whole}, but in less than half of the random "
+            "subsets of fewer."
         )
     return (
-        f"That members rank above is found at level {alpha:g} with {whole}, and from "
-        f"{enough} sources a role on in at least half of random subsets."
+        f"{found} {whole}, and in at least half of the random subsets of {enough} or "
+        "more sources a role."
     )

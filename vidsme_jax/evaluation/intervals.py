@@ -1,10 +1,11 @@
-"""Intervals of 95 %, with sources, not rows, as the independent observations.
+"""Computes 95 % intervals with sources, not rows, as independent observations.
 
 Axes: `items`, rows of the table.
 """
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -13,7 +14,7 @@ from vidsme_jax.arguments import count, number, require
 from vidsme_jax.wording import counted
 
 CONFIDENCE = 0.95
-MIN_SOURCES = 10  # Of a role, below which there is no interval.
+MIN_SOURCES = 10  # Of a role; there is no interval below.
 INTERVALS = (
     "95 % intervals, for sources drawn as these were. AUC: from the variance that the "
     "sources give (Obuchowski; DeLong where each has one row). TPR and FPR: "
@@ -25,18 +26,34 @@ INTERVALS = (
 )
 
 
+class Estimate(TypedDict):
+    """A value with its 95 % interval, or None and the `reason`."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: NotRequired[str]
+
+
 def num_units(units: Shaped[np.ndarray, " items"]) -> int:
-    """Counts distinct units, such as videos or sources."""
+    """Returns the number of distinct units, such as videos or sources."""
     return len(np.unique(units))
 
 
 def effective(units: Shaped[np.ndarray, " items"]) -> int:
-    """Returns how many equally weighted units the rows of these amount to.
+    """Returns the effective number of units, if units had equally many rows.
 
     Kish's (sum m)^2 / sum m^2 over the rows m of each unit, rounded down: the number of
     units when all have the same number of rows, fewer otherwise.
+
+    Raises:
+      AuditError: There are no rows.
+
+    Example:
+      >>> effective(np.array([0, 1, 2])), effective(np.array([0, 0, 0, 0, 1, 2]))
+      (3, 2)
     """
-    require(len(units), "no rows are given, which amount to no unit")
+    require(len(units), "units is empty; give the unit of at least one row")
     rows = np.unique(units, return_counts=True)[1].astype(float)
     return int(rows.sum() ** 2 / (rows**2).sum() + 1e-9)
 
@@ -45,16 +62,16 @@ def too_few(sources: tuple[int, int], effective: tuple[int, int]) -> str:
     """Returns why there is no interval, "" if there is one.
 
     Args:
-      sources: Of members and of non-members.
-      effective: To how many of equal size their rows amount (`effective`).
+      sources: The numbers of sources of members and of non-members.
+      effective: Their effective numbers (`effective`).
     """
     if min(effective) >= MIN_SOURCES:
         return ""
-    said = f"{counted(sources[0], 'source')} of members and {sources[1]} of non-members"
+    text = f"{counted(sources[0], 'source')} of members and {sources[1]} of non-members"
     if min(sources) >= MIN_SOURCES:
-        said += ", whose rows are so unequal in number that they amount to "
-        said += f"{effective[0]} and {effective[1]}"
-    return f"no interval: {said}; it takes {MIN_SOURCES} of each"
+        text += ", whose rows are so unequal in number that they amount to "
+        text += f"{effective[0]} and {effective[1]}"
+    return f"no interval: {text}; it takes {MIN_SOURCES} of each"
 
 
 def clopper_pearson(
@@ -62,20 +79,25 @@ def clopper_pearson(
 ) -> tuple[float, float]:
     """Returns the exact interval [1] of a rate over independent observations.
 
-    A rate that is not a whole number of observations (rows weigh differently when
-    videos have unequal numbers of them) takes the lower end of the count below and
-    the upper end of the count above.
+    For a rate that is not a whole number of observations (where sources have unequal
+    numbers of rows), the lower end is that of the count below and the upper end that of
+    the count above.
 
     [1] Clopper and Pearson, 1934. https://doi.org/10.1093/biomet/26.4.404
 
     Raises:
       AuditError: The rate is not in [0, 1], or there is no observation.
+
+    Example:
+      >>> low, high = clopper_pearson(0.5, 10)
+      >>> round(low, 4), round(high, 4)
+      (0.1871, 0.8129)
     """
     rate, num = number("rate", rate, 0, 1), count("num", num)
     hits = rate * num
     below, above = math.floor(hits + 1e-9), math.ceil(hits - 1e-9)
     tail = (1 - confidence) / 2
-    import scipy.special  # Heavy; a mistake is refused without it.
+    import scipy.special  # Slow to import; arguments are checked first.
 
     low = scipy.special.betaincinv(below, num - below + 1, tail) if below else 0.0
     high = (
@@ -93,20 +115,20 @@ def rate_at_quantile(
     """Returns a 95 % interval of the TPR at the threshold of the population.
 
     That threshold is a quantile of the non-members, which order statistics enclose; at
-    each end of theirs the TPR has a Clopper-Pearson interval. Each takes half of the 5
-    %, so that the interval holds the TPR at least as often as it says.
+    each of these the TPR has a Clopper-Pearson interval. Both steps have half of the
+    5 %, so that coverage is at least 95 %.
 
     Args:
-      members: Scores, larger = member.
-      nonmembers: Likewise.
-      observed: Effective numbers of members and of non-members.
+      members: Scores of members, larger = member.
+      nonmembers: Scores of non-members.
+      observed: The effective numbers of members and of non-members.
       max_fpr: The false-positive rate.
     """
-    import scipy.stats  # Heavy; a mistake is refused without it.
+    import scipy.stats  # Slow to import.
 
     num, rows = observed[1], len(nonmembers)
     tail = (1 - CONFIDENCE) / 4
-    # So many of the observations are above the threshold of the population.
+    # How many of the observations are above the threshold of the population.
     least, most = scipy.stats.binom.ppf([tail, 1 - tail], num, max_fpr)
     inside, outside = int(least * rows / num), math.ceil(most * rows / num)
     ranked = np.sort(nonmembers)[::-1]
@@ -118,27 +140,33 @@ def rate_at_quantile(
     )
 
 
-def proportion(rate: float, num: int, few: str = "") -> dict[str, Any]:
+def proportion(rate: float, num: int, few: str = "") -> Estimate:
     """Returns a rate with its Clopper-Pearson interval over `num` observations.
 
     Args:
       rate: From 0 to 1.
-      num: How many observations.
+      num: The number of observations.
       few: Why there is no interval; "" where there is one.
     """
     low, high = (None, None) if few else clopper_pearson(rate, num)
     return {"value": rate, "low": low, "high": high}
 
 
-def refused(reason: str) -> dict[str, Any]:
-    """Makes a result without a value."""
+def refused(reason: str) -> Estimate:
+    """Returns a result without a value, with the reason why there is none."""
     return {"value": None, "low": None, "high": None, "reason": reason}
 
 
-def in_words(result: dict[str, Any] | None, digits: int = 2) -> str:
-    """Formats a value with its interval, such as '0.93 [0.90, 0.96]'.
+def in_words(result: Mapping[str, Any] | None, digits: int = 2) -> str:
+    """Formats a value with its interval; "none" without a value.
 
-    An end that rounding would put on 0.5, the AUC of guessing, brings a third digit.
+    If rounding moves an end to 0.5, the AUC of guessing, there are three digits.
+
+    Example:
+      >>> in_words({"value": 0.93, "low": 0.9, "high": 0.96})
+      '0.93 [0.90, 0.96]'
+      >>> in_words({"value": 0.6, "low": 0.501, "high": 0.7})
+      '0.600 [0.501, 0.700]'
     """
     if result is None or result["value"] is None:
         return "none"

@@ -1,12 +1,11 @@
-"""Questions and answers as columns of features that need neither model nor video.
+"""Computes features of questions and answers, which need neither model nor video.
 
-Each text's own typicality is by a model of the texts of all other units, so that no
-clip is scored by a model of its own answer. No label is used here, so that columns
-need not be recomputed for permuted labels.
+The typicality of a text is by a model of the texts of all other units, so that no clip
+is scored by a model of its own answer. Labels are not used, so that columns need not be
+recomputed for permuted labels.
 
-A word is what spaces and marks divide. Scripts that are written without spaces (Han,
-kana, Thai, Lao, Khmer, Myanmar, Tibetan) have no such words: there each letter is one,
-and pairs of words are pairs of letters.
+Words are separated by spaces and marks. In scripts written without spaces (Han, kana,
+Thai, Lao, Khmer, Myanmar, Tibetan) each letter is one word.
 
 Axes: `items`, rows of both roles.
 """
@@ -19,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-# Letters of scripts without spaces, with the signs that are written on them.
+# Letters of scripts without spaces, with their combining signs.
 _LONE = (
     "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u0f00\u0f40-\u0fbc"
     "\u1000-\u103f\u1050-\u108f\u109a-\u109d\ua9e0-\ua9ef\uaa60-\uaa7f"
@@ -40,37 +39,37 @@ def columns(
     motion: Float[np.ndarray, " items"],
     unit: Int[np.ndarray, " items"],
 ) -> dict[str, Float[np.ndarray, " items"]]:
-    """Returns the columns of the family text, by name.
+    """Returns the columns of the family `text`, by name.
 
     Args:
-      question: Texts, "" where there is none.
-      answer: Likewise.
-      motion: Of each clip, such as log1p of its flow variance; NaN is the median.
-      unit: Of each item, from 0.
+      question: The question of each item, "" where there is none.
+      answer: The answer of each item, "" where there is none.
+      motion: The motion of each clip, such as log1p of its flow variance; NaN is
+        replaced by the median.
+      unit: The unit of each item, from 0.
     """
     found: dict[str, np.ndarray] = {}
     for name, texts in (("question", question), ("answer", answer)):
         if not any(map(str.strip, texts)):
             continue
-        its_tokens = [tokens(text) for text in texts]
-        words = np.array([len(its) for its in its_tokens], np.float64)
-        some = np.maximum(words, 1)
-        letters = np.array([sum(map(len, its)) for its in its_tokens])
+        split = [tokens(text) for text in texts]
+        words = np.array([len(each) for each in split], np.float64)
+        letters = np.array([sum(map(len, each)) for each in split])
         found[f"{name} words"] = words
-        found[f"{name} letters a word"] = letters / some
-        for what, is_one in (
+        found[f"{name} letters a word"] = letters / np.maximum(words, 1)
+        for kind, is_kind in (
             ("capitals", str.isupper),
             ("digits", str.isdigit),
             ("marks", _is_mark),
         ):
-            counts = [sum(map(is_one, text)) for text in texts]
-            found[f"{name} {what}"] = np.array(counts) / np.maximum(letters, 1)
-        found[f"{name} log p"] = typicality(its_tokens, unit)
+            counts = [sum(map(is_kind, text)) for text in texts]
+            found[f"{name} {kind}"] = np.array(counts) / np.maximum(letters, 1)
+        found[f"{name} log p"] = typicality(split, unit)
         found |= _bags(name, texts)
     crossed = [name for name in found if name.endswith((" words", " log p"))]
     known = np.isfinite(motion)
-    usual = np.median(motion[known]) if known.any() else 0.0
-    moving = _standard(np.where(known, motion, usual))
+    median = np.median(motion[known]) if known.any() else 0.0
+    moving = _standard(np.where(known, motion, median))
     for name in crossed:
         found[f"{name} x motion"] = _standard(found[name]) * moving
     return found
@@ -91,7 +90,8 @@ def typicality(
 ) -> Float[np.ndarray, " items"]:
     """Returns the mean log p of each text's words by the texts of all other units.
 
-    An interpolated model of pairs of words, with one unseen word more; 0 for no word.
+    The model interpolates the frequencies of words and of pairs of words, in lower
+    case, and counts one unseen word; 0 for a text without words.
 
     Example:
       >>> texts = [["a", "cat"], ["a", "cat"], ["blue", "whale"]]
@@ -99,8 +99,8 @@ def typicality(
       >>> bool(found[0] == found[1] > found[2])
       True
     """
-    lowered = [["", *(each.lower() for each in its)] for its in tokens]
-    every = _Counts(lowered)
+    lowered = [["", *(word.lower() for word in text)] for text in tokens]
+    total = _Counts(lowered)
     of_unit: dict[int, list[int]] = collections.defaultdict(list)
     for place, each in enumerate(unit.tolist()):
         of_unit[each].append(place)
@@ -108,7 +108,7 @@ def typicality(
     for places in of_unit.values():
         own = _Counts([lowered[k] for k in places])
         for k in places:
-            found[k] = every.without(own).log_p(lowered[k])
+            found[k] = total.without(own).log_p(lowered[k])
     return found
 
 
@@ -117,7 +117,7 @@ def _is_mark(character: str) -> bool:
 
 
 class _Counts:
-    """How often words, pairs of words and first words of pairs are there."""
+    """The numbers of words, pairs of words and first words of pairs of texts."""
 
     def __init__(self, texts: Sequence[Sequence[str]] = ()):
         self.words = collections.Counter[str]()
@@ -131,7 +131,7 @@ class _Counts:
         self._less: _Counts | None = None
 
     def without(self, own: "_Counts") -> "_Counts":
-        """Returns these less others, which are subtracted when they are asked for."""
+        """Returns these counts less others, subtracted on look-up."""
         less = _Counts()
         less.words, less.pairs, less.firsts = self.words, self.pairs, self.firsts
         less.total, less.distinct = self.total - own.total, self.distinct

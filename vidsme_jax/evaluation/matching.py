@@ -1,4 +1,4 @@
-"""The largest subset of two roles whose sources have like propensities, in pairs.
+"""Finds the largest subset of two roles with pairs of sources of like propensity.
 
 Axes: `sources`, of both roles.
 """
@@ -13,7 +13,7 @@ from vidsme_jax.evaluation import blind, clustered, intervals, metrics
 from vidsme_jax.evaluation.family_tests import Between, Traits
 from vidsme_jax.wording import counted
 
-CALIPER = 0.2  # Standard deviations of the propensity that a pair may differ by.
+CALIPER = 0.2  # Largest difference in a pair, in standard deviations of propensity.
 
 
 def matched(
@@ -21,11 +21,11 @@ def matched(
 ) -> Bool[np.ndarray, " sources"]:
     """Returns which sources are in a pair, one of each role, of like propensity.
 
-    On a line, pairing in order the lowest of both that are near enough gives as many
-    pairs as any pairing.
+    Pairing the lowest of both roles that are near enough, in order, gives as many pairs
+    as any pairing.
 
     Args:
-      propensity: Of being in the first role, on any scale.
+      propensity: The propensity of the first role, on any scale.
       label: True for the first role.
 
     Example:
@@ -66,20 +66,19 @@ def result(
     comparison: str,
     seed: int,
 ) -> dict[str, Any]:
-    """Returns what a score shows on the largest subset of like propensities.
+    """Returns the AUC of a score on the largest subset of like propensities.
 
     Args:
-      table: The scores.
-      traits: Of the table.
-      between: Two roles of it.
-      headline: The score.
-      comparison: What the two are called.
-      seed: Of cross-fitting.
+      table: The table of scores.
+      traits: The features of the table.
+      between: Two roles of the table.
+      headline: The name of the score.
+      comparison: The name of the comparison.
+      seed: The seed of cross-fitting.
 
     Returns:
-      `pairs`, `overlap` (the share of sources where both roles have some), `score`,
-      `auc` with its interval, `blind_auc` (of `blind_auc`), `comparison` and a
-      `statement`.
+      `pairs`, `overlap` (of `overlap`), `score`, `auc` with its interval, `blind_auc`
+      (of `blind_auc`), `comparison` and a `statement`.
     """
     sources = between.sources
     propensity = _propensity(between, seed)
@@ -89,27 +88,26 @@ def result(
     score = metrics.oriented(table, headline)[between.rows]
     items = kept[sources.source] & np.isfinite(score)
     label = sources.label[sources.source]
-    if not (items & label).any() or not (items & ~label).any():
+    first, second = items & label, items & ~label
+    if not first.any() or not second.any():
         auc = intervals.refused("no two sources of the two sets are alike")
     else:
         units = sources.unit[sources.source]
-        its = units[items & label], units[items & ~label]
+        of_first, of_second = units[first], units[second]
         found = clustered.influences(
-            score[items & label][None],
-            score[items & ~label][None],
-            *its,
+            score[first][None], score[second][None], of_first, of_second
         )
-        few = intervals.too_few(
-            found.sources, (intervals.effective(its[0]), intervals.effective(its[1]))
-        )
+        effective = intervals.effective(of_first), intervals.effective(of_second)
+        few = intervals.too_few(found.sources, effective)
         low, high = (None, None) if few else found.interval(0)
-        auc = {"value": float(found.auc[0]), "low": low, "high": high}
-        auc |= {"reason": few} if few else {}
+        auc = intervals.Estimate(value=float(found.auc[0]), low=low, high=high)
+        if few:
+            auc["reason"] = few
     again = blind_auc(traits, between, kept, seed)
     why = f" ({auc['reason']})" if "reason" in auc else ""
     statement = (
         f"On the largest subset of like propensities, {counted(pairs, 'pair')} of "
-        f"sources ({inside:.0%} of all sources lie where both sets have some), "
+        f"sources ({inside:.0%} of all sources are in the range of both sets), "
         f"{headline} has AUC {intervals.in_words(auc)}{why}{in_words(again)}."
         if pairs
         else "No pair of sources of the two sets is alike: no subset can be compared."
@@ -128,17 +126,17 @@ def result(
 def blind_auc(
     traits: Traits, between: Between, kept: Bool[np.ndarray, " sources"], seed: int
 ) -> float | None:
-    """Returns how well a new propensity fit separates a matched subset.
+    """Returns the AUC of a new propensity fit on a matched subset.
 
     Args:
-      traits: Of the table.
-      between: Two roles of it.
-      kept: Their sources that are in the subset.
-      seed: Of cross-fitting.
+      traits: The features of the table.
+      between: Two roles of the table.
+      kept: Which of their sources are in the subset.
+      seed: The seed of cross-fitting.
 
     Returns:
-      The AUC, near or below 0.5 where matching left nothing to be found; None for fewer
-      than 10 pairs.
+      The AUC, near or below 0.5 if the subset does not differ in its features; None
+      for fewer than 10 pairs.
     """
     if kept.sum() // 2 < intervals.MIN_SOURCES:
         return None
@@ -149,7 +147,7 @@ def blind_auc(
 
 
 def in_words(auc: float | None) -> str:
-    """Says what is left to be found without a model; "" where it is not known."""
+    """Returns a clause with the AUC of `blind_auc`; "" without one."""
     if auc is None:
         return ""
     return f"; a new blind fit on it has AUC {auc:.2f}"
@@ -161,6 +159,6 @@ def sources_of(between: Between, seed: int) -> Bool[np.ndarray, " sources"]:
 
 
 def _propensity(between: Between, seed: int) -> Float[np.ndarray, " sources"]:
-    """Returns the propensity by everything that is known, reaching the model or not."""
+    """Returns the propensity by all features, whether or not they reach the model."""
     families = [*between.reaching, *between.apart]
     return blind.propensity(families, between.sources, seed)

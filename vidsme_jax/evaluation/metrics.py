@@ -1,7 +1,7 @@
-"""How well a score separates members from non-members.
+"""Computes how well scores separate members from non-members.
 
-Here a larger score means "more likely a member"; `oriented` negates the scores of a
-table that has the other sign.
+A larger score means "more likely a member"; `oriented` negates the scores of a table
+with the other sign.
 
 Axes: `members`, `nonmembers`, rows of the two roles; `scores`; `items`, rows of the
 table; `vertices` of a curve.
@@ -12,7 +12,7 @@ table; `vertices` of a curve.
 
 import math
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import scipy.stats
@@ -25,6 +25,8 @@ from vidsme_jax.base import ROLES, ScoreTable
 from vidsme_jax.evaluation import clustered, groups, intervals, splitting
 from vidsme_jax.evaluation.clustered import Influences
 from vidsme_jax.evaluation.intervals import num_units
+
+_Values = TypeVar("_Values", float, np.ndarray)
 
 
 class RocCurve(NamedTuple):
@@ -41,18 +43,19 @@ def roc_curve(
     *,
     drop_intermediate: bool = False,
 ) -> RocCurve:
-    """Returns the ROC curve with one vertex a distinct score, ties together.
+    """Returns the ROC curve with one vertex per distinct score, ties together.
 
     Args:
       member_scores: Finite.
       nonmember_scores: Finite.
-      drop_intermediate: Leaves out vertices on a straight line, as scikit-learn does
-        by default.
+      drop_intermediate: Whether to leave out vertices on a straight line, as
+        scikit-learn does by default.
 
     Raises:
       AuditError: A role has no scores, or one is not finite.
     """
-    member_scores, nonmember_scores = _both(member_scores, nonmember_scores)
+    member_scores = series("member_scores", member_scores)
+    nonmember_scores = series("nonmember_scores", nonmember_scores)
     labels = np.repeat([1, 0], [len(member_scores), len(nonmember_scores)])
     scores = np.concatenate([member_scores, nonmember_scores])
     return RocCurve(
@@ -60,8 +63,8 @@ def roc_curve(
     )
 
 
-def spread(num_vertices: int, most: int) -> Int[np.ndarray, " chosen"]:
-    """Returns places along a curve, at most `most`: evenly, and densely at FPR 0."""
+def thinned(num_vertices: int, most: int) -> Int[np.ndarray, " chosen"]:
+    """Returns at most `most` places along a curve, evenly and densely near FPR 0."""
     last, half = count("num_vertices", num_vertices) - 1, count("most", most, 2) // 2
     evenly = np.linspace(0, last, half)
     near_zero = np.geomspace(1, num_vertices, half) - 1
@@ -74,15 +77,20 @@ def auc(
 ) -> float:
     """Returns the probability that a member scores above a non-member, ties half.
 
-    The Mann-Whitney statistic over its maximum, from average ranks [1].
+    The Mann-Whitney statistic divided by its maximum, from average ranks [1].
 
     [1] Hanley and McNeil, 1982. The meaning and use of the area under a receiver
       operating characteristic (ROC) curve. https://doi.org/10.1148/radiology.143.1.7063747
 
     Raises:
       AuditError: A role has no scores, or one is not finite.
+
+    Example:
+      >>> auc(np.array([0.9, 0.5]), np.array([0.1, 0.5]))
+      0.875
     """
-    member_scores, nonmember_scores = _both(member_scores, nonmember_scores)
+    member_scores = series("member_scores", member_scores)
+    nonmember_scores = series("nonmember_scores", nonmember_scores)
     m, n = len(member_scores), len(nonmember_scores)
     ranks = scipy.stats.rankdata(np.concatenate([member_scores, nonmember_scores]))
     return float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
@@ -92,10 +100,10 @@ def tpr_at_fpr(curve: RocCurve, max_fpr: float) -> tuple[float, float, float]:
     """Returns the largest TPR of thresholds with FPR <= `max_fpr` on these non-members.
 
     Returns:
-      TPR, FPR and the threshold, at or above which a score is called a member.
+      TPR, FPR and the threshold; a score at or above it is called a member.
 
     Raises:
-      AuditError: The rate is not in [0, 1], or `curve` is none.
+      AuditError: The rate is not in [0, 1], or `curve` is not a `RocCurve`.
     """
     _check_curve(curve)
     number("max_fpr", max_fpr, 0, 1)
@@ -106,7 +114,7 @@ def tpr_at_fpr(curve: RocCurve, max_fpr: float) -> tuple[float, float, float]:
 def best_accuracy(curve: RocCurve) -> tuple[float, float]:
     """Returns the best mean of TPR and 1 - FPR over the vertices, and its threshold.
 
-    Optimistic: the threshold is chosen on the labels it is judged by. The release's
+    Optimistic: the threshold is chosen and evaluated on the same labels. The release's
     "Accuracy" is the same number.
     """
     _check_curve(curve)
@@ -121,15 +129,15 @@ def official_tpr_at_5_fpr(
 ) -> float:
     """Returns the TPR of the last vertex with FPR *strictly* below 5 %, as released.
 
-    Vertices on straight lines are left out first, so it can be below `tpr_at_fpr` even
-    where no vertex has exactly that FPR.
+    Vertices on straight lines are left out first, so that it can be below `tpr_at_fpr`
+    even where no vertex has exactly that FPR.
     """
     curve = roc_curve(member_scores, nonmember_scores, drop_intermediate=True)
     return float(curve.tpr[np.flatnonzero(curve.fpr < 0.05)[-1]])
 
 
-def signed(table: ScoreTable, values: Any) -> Any:
-    """Turns values of the table's sign into larger = member, and back."""
+def signed(table: ScoreTable, values: _Values) -> _Values:
+    """Converts values from the table's sign to larger = member, and back."""
     return values if table.larger_is_member else -values
 
 
@@ -137,13 +145,14 @@ def oriented(table: ScoreTable, name: str) -> Float[np.ndarray, " items"]:
     """Returns one score of the table, larger = member.
 
     Raises:
-      AuditError: It has none of this name; says the nearest.
+      AuditError: The table has no such score; the message has the nearest name.
     """
     one_of("score", name, arguments.table(table).scores)
     return signed(table, table.scores[name].astype(np.float64))
 
 
 def _count(table: ScoreTable, rows: Int[np.ndarray, " items"]) -> dict[str, int]:
+    """Returns the numbers of items, videos and sources of some rows."""
     return {
         "items": len(rows),
         "videos": num_units(table.cluster[rows]),
@@ -154,26 +163,26 @@ def _count(table: ScoreTable, rows: Int[np.ndarray, " items"]) -> dict[str, int]
 def same_columns(
     table: ScoreTable, declared: Collection[str] = ()
 ) -> dict[str, list[str]]:
-    """Finds the columns that are reported, each with those that are equal on every row.
+    """Returns the columns that are reported, each with its equals on every row.
 
-    The K % of few rows are the same rows for several K, and of an answer of one token
-    most scores are one. A declared score is always reported. In the table of the
-    release every column is, as the release prints them.
+    K % of few rows are the same rows for several K, and for an answer of one token
+    most scores are equal. A declared score is always reported, and in the release's
+    table every column, as in the release.
 
     Returns:
-      The name of each reported column, and the names of equal columns, without its
-      own; every other column is among these.
+      By name of each reported column, the names of the others that are equal to it;
+      every column that is not reported is among these.
     """
     if declared:
         text_list("declared", declared, "vid_sme")
     if not arguments.table(table).larger_is_member:
         return {name: [] for name in table.scores}
-    found: dict[bytes, str] = {}
+    firsts: dict[bytes, str] = {}
     same: dict[str, list[str]] = {}
     for name in sorted(table.scores, key=lambda name: name not in declared):
         values = table.scores[name] + 0.0  # -0 is 0.
         content = np.where(np.isnan(values), np.nan, values).tobytes()
-        first = found.setdefault(content, name)
+        first = firsts.setdefault(content, name)
         if first == name or name in declared:
             same[name] = []
         else:
@@ -181,16 +190,10 @@ def same_columns(
     return {name: same[name] for name in table.scores if name in same}
 
 
-def _both(
-    members: Float[np.ndarray, " members"], nonmembers: Float[np.ndarray, " nonmembers"]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the scores of two roles, finite and at least one each."""
-    return series("member_scores", members), series("nonmember_scores", nonmembers)
-
-
 def _check_curve(curve: Any) -> None:
-    said = f"curve is a {type(curve).__name__}; give what metrics.roc_curve returns"
-    require(isinstance(curve, RocCurve) and len(curve.fpr), said)
+    """Raises an `AuditError` unless `curve` is a `RocCurve` of arrays."""
+    problem = f"curve is a {type(curve).__name__}; give what metrics.roc_curve returns"
+    require(isinstance(curve, RocCurve) and len(curve.fpr), problem)
     require(all(hasattr(x, "dtype") for x in curve), "curve holds lists; give arrays")
 
 
@@ -207,10 +210,10 @@ def evaluate(
 
     Args:
       table: The scores; without members or without non-members only counts remain.
-      fprs: False-positive rates, in (0, 1), at which the TPR is wanted.
-      num_draws: Behind the p-values that are adjusted for all scores and groups.
-      seed: Of the draws, and of the halves for accuracies.
-      declared: Scores that were declared in advance. The reference model's own are
+      fprs: False-positive rates, in (0, 1), at which the TPR is evaluated.
+      num_draws: The number of draws for p-values adjusted for all scores and groups.
+      seed: The seed of the draws, and of the halves for accuracies.
+      declared: Scores that were declared in advance; the reference model's own are
         evaluated too.
 
     Raises:
@@ -218,15 +221,13 @@ def evaluate(
 
     Returns:
       Plain lists, dicts, numbers and strings, no NaN: `counts` by role, `groups` of
-      `groups.counted`, `intervals` in words, and `comparisons`: by name,
-      `description`, `counts` and `scores`: by name, `auc`, `accuracy` and `tpr` (by
-      rate, as text): each with `value`, `low` and `high`, or None and the `reason`;
-      `adjusted_p`, that an AUC so far above 0.5 is seen in any of the scores and groups
-      by chance;
-      `dropped`, the rows of each role on which it is NaN, if there are any; and
-      `same_as`, see `same_columns`, if there are any.
-      Where the table has a reference model's scores, `reference` has the `auc` of those
-      that are declared, by name.
+      `groups.summary`, `intervals` in words, and `comparisons`: by name,
+      `description`, `counts` and `scores`. `scores`: by name, `auc`, `accuracy` and
+      `tpr` (by rate, as text), each with `value`, `low` and `high`, or None and the
+      `reason`; `adjusted_p`, the chance of an AUC so far above 0.5 in any of the scores
+      and groups; `dropped`, the numbers of rows of each role on which it is NaN, if
+      any; and `same_as`, see `same_columns`, if any. `reference`, if the table has a
+      reference model's scores: by name of the declared ones, their `auc`.
     """
     require(
         isinstance(fprs, tuple | list),
@@ -259,10 +260,10 @@ def evaluate(
             "scores": result,
         }
         if reference:
-            own, _ = _evaluate(table, reference, comparison, (), seed)
+            of_reference, _ = _evaluate(table, reference, comparison, (), seed)
             found[name]["reference"] = {
                 score: {key: x[key] for key in ("auc", "dropped") if key in x}
-                for score, x in own.items()
+                for score, x in of_reference.items()
             }
     adjusted = clustered.adjusted([each for *_, each in compared], num_draws, seed)
     for (result, names, _), p_values in zip(compared, adjusted, strict=True):
@@ -273,7 +274,7 @@ def evaluate(
         "counts": {
             role: _count(table, np.flatnonzero(table.role == role)) for role in ROLES
         },
-        "groups": groups.counted(table),
+        "groups": groups.summary(table),
         "comparisons": found,
     }
 
@@ -285,7 +286,7 @@ def _evaluate(
     fprs: tuple[float, ...],
     seed: int,
 ) -> tuple[dict[str, Any], list[tuple[list[str], Influences]]]:
-    """Evaluates columns, larger = member; those with the same rows together."""
+    """Evaluates columns, larger = member, those that have the same rows together."""
     rows = np.concatenate([comparison.members, comparison.nonmembers])
     split = len(comparison.members)
     results: dict[str, Any] = {}
@@ -294,11 +295,11 @@ def _evaluate(
     for name, column in columns.items():
         kept = ~np.isnan(column[rows])
         lost = int(np.sum(~np.isfinite(column[rows])))
-        nothing = intervals.refused(f"{lost} of the scores are not finite")
+        refused = intervals.refused(f"{lost} of the scores are not finite")
         results[name] = {
-            "auc": nothing,
-            "accuracy": nothing,
-            "tpr": {f"{fpr:g}": nothing for fpr in fprs},
+            "auc": refused,
+            "accuracy": refused,
+            "tpr": {f"{fpr:g}": refused for fpr in fprs},
             "adjusted_p": None,
         }
         if kept[:split].any() and kept[split:].any() and lost == np.sum(~kept):
@@ -311,12 +312,11 @@ def _evaluate(
         if each is not None:
             influences.append((list(values), each))
         if not kept.all():
-            lost = ~kept[:split], ~kept[split:]
-            dropped = [int(each.sum()) for each in lost]
             for result in found.values():
-                result["dropped"] = dict(
-                    zip(("members", "nonmembers"), dropped, strict=True)
-                )
+                result["dropped"] = {
+                    "members": int((~kept[:split]).sum()),
+                    "nonmembers": int((~kept[split:]).sum()),
+                }
         results |= found
     return results, influences
 
@@ -329,7 +329,7 @@ def _evaluate_rows(
     fprs: tuple[float, ...],
     seed: int,
 ) -> tuple[dict[str, Any], Influences | None]:
-    """Evaluates columns of the same rows; no influences of too few sources."""
+    """Evaluates columns of the same rows; influences are None for too few sources."""
     _, codes = np.unique(table.units, return_inverse=True)
     units = codes[members], codes[nonmembers]
     effective = intervals.effective(units[0]), intervals.effective(units[1])
@@ -343,12 +343,10 @@ def _evaluate_rows(
     results: dict[str, Any] = {}
     for row, (name, both) in enumerate(split.items()):
         curve = roc_curve(*both)
-        point = {"value": auc(*both)}
         low, high = (None, None) if few else influences.interval(row)
+        point = {"value": auc(*both), "low": low, "high": high}
         results[name] = {
-            "auc": point
-            | {"low": low, "high": high}
-            | ({"reason": few} if few else {}),
+            "auc": point | ({"reason": few} if few else {}),
             "accuracy": splitting.accuracy(*both, *units, seed),
             "tpr": {
                 f"{fpr:g}": _tpr(table, curve, both, fpr, effective, few)
@@ -373,26 +371,22 @@ def _tpr(
     effective: tuple[int, int],
     few: str,
 ) -> dict[str, Any]:
-    """Returns the TPR at a rate, refused where the non-members cannot resolve it.
+    """Returns the TPR at a rate, refused if there are too few non-members for it.
 
-    Args:
-      table: Whose sign the threshold has.
-      curve: Of the score, larger = member.
-      scores: Of members and non-members.
-      max_fpr: The false-positive rate.
-      effective: Numbers of sources of each.
-      few: Why there are no intervals; "" where there are.
+    Curve and scores are larger = member; the threshold has the table's sign.
     """
     if effective[1] * max_fpr < 1 - 1e-9:
         needed = math.ceil(1 / max_fpr - 1e-9)
-        return intervals.refused(
+        reason = (
             f"refused: a false-positive rate of {100 * max_fpr:g} % needs at least "
             f"{needed} sources of non-members; there are {effective[1]}"
         )
+        return {**intervals.refused(reason)}
     tpr, fpr, threshold = tpr_at_fpr(curve, max_fpr)
     threshold = signed(table, threshold)
     ends = None if few else intervals.rate_at_quantile(*scores, effective, max_fpr)
-    return intervals.proportion(tpr, effective[0], few) | {
+    return {
+        **intervals.proportion(tpr, effective[0], few),
         "fpr": intervals.proportion(fpr, effective[1], few),
         "threshold": threshold if math.isfinite(threshold) else None,
         "of_population": ends and dict(zip(("low", "high"), ends, strict=True)),

@@ -1,15 +1,15 @@
-r"""Two scores on the same rows: which of them separates members better.
+r"""Compares two scores of the same rows: which separates members better.
 
-The difference of the AUCs has the variance of the differences of what each unit
-contributes to them [1], and an interval by Student's law. The test needs no such law:
-where both scores rank alike, exchanging the two within a unit changes nothing. Ranked
+The variance of the difference of the AUCs is that of the differences of each unit's
+contributions [1]; its interval uses Student's t. The p-value needs no such law: where
+both scores rank alike, exchanging the two within a unit changes nothing. From ranks
 among all rows, each AUC is a sum over units,
 
 $$\mathrm{AUC} - \tfrac12 = \sum_s c_s, \quad c_s
   = \tfrac1N \Bigl(\tfrac1m \sum_{i \in s} R_i - \tfrac1n \sum_{j \in s} R_j\Bigr)$$
 
-over its members i and non-members j of ranks R: the difference is compared with sums of
-$\pm (c_s - c'_s)$, signs drawn at random.
+over the members i and non-members j of unit s, with ranks R: the difference is compared
+with sums of $\pm (c_s - c'_s)$ with random signs.
 
 [1] Obuchowski, 1997. https://doi.org/10.2307/2533958; as in `clustered`.
 """
@@ -24,7 +24,7 @@ from vidsme_jax.evaluation.ranking import ranks
 from vidsme_jax.evaluation.sources import p_value
 
 _DRAWN = 1 << 24  # Signs drawn at a time.
-_SMALLEST = 1e-12  # A variance.
+_SMALLEST = 1e-12  # Variance that counts as any.
 
 
 def difference(
@@ -34,22 +34,20 @@ def difference(
     num_members: int,
     *,
     number: int = 1999,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Compares two scores of the same rows.
 
     Args:
-      first: Finite, larger = member; those of members come first.
-      second: Likewise, of the same rows.
-      units: Of each row; equal numbers are one unit.
+      first: The first score of each row, finite, larger = member; members come first.
+      second: The second score of each row.
+      units: The unit of each row; equal numbers are one unit.
       num_members: How many rows are members; both roles have rows.
-      number: Of exchanges for the p-value.
-      seed: Of them.
+      number: The number of random exchanges for the p-value.
 
     Returns:
-      JSON-ready: `first` and `second`, the AUCs with `low` and `high`; `difference`,
-      of the second less the first, likewise, or the `reason` why there is no interval;
-      `p`, two-sided.
+      JSON-ready: `first` and `second`, the AUCs, and `difference`, the second less the
+      first, each with `value`, `low` and `high`; `difference` has the `reason` if it
+      has no interval; `p`, two-sided.
 
     Example:
       >>> rng = np.random.default_rng(0)
@@ -60,16 +58,15 @@ def difference(
       True
     """
     both, m = np.stack([first, second]), num_members
-    of = clustered.influences(both[:, :m], both[:, m:], units[:m], units[m:])
-    few = intervals.too_few(
-        of.sources, (intervals.effective(units[:m]), intervals.effective(units[m:]))
-    )
+    parts = clustered.influences(both[:, :m], both[:, m:], units[:m], units[m:])
+    effective = intervals.effective(units[:m]), intervals.effective(units[m:])
+    few = intervals.too_few(parts.sources, effective)
     aucs: list[dict[str, Any]] = []
-    for k, value in enumerate(of.auc.tolist()):
-        low, high = (None, None) if few else of.interval(k)
+    for k, value in enumerate(parts.auc.tolist()):
+        low, high = (None, None) if few else parts.interval(k)
         aucs.append({"value": value, "low": low, "high": high})
-    found = float(of.auc[1] - of.auc[0])
-    ends = None if few else _ends(of, units, m, found)
+    found = float(parts.auc[1] - parts.auc[0])
+    ends = None if few else _ends(parts, units, m, found)
     reason = few or "the two scores order all pairs of rows alike"
     interval = {"low": None, "high": None, "reason": reason}
     if ends is not None:
@@ -78,21 +75,26 @@ def difference(
         "first": aucs[0],
         "second": aucs[1],
         "difference": {"value": found, **interval},
-        "p": _exchanged(both, units, m, number, seed),
+        "p": _exchanged(both, units, m, number),
     }
 
 
 def _ends(
-    of: clustered.Influences, units: Int[np.ndarray, " items"], m: int, found: float
+    influences: clustered.Influences,
+    units: Int[np.ndarray, " items"],
+    m: int,
+    value: float,
 ) -> tuple[float, float] | None:
-    """Returns the ends of the 95 % interval; None where nothing varies."""
-    import scipy.special  # Heavy; a mistake is refused without it.
+    """Returns the 95 % interval of a difference; None if its variance is 0."""
+    import scipy.special  # Slow to import.
 
-    total = (of.total[1].astype(np.float64) - of.total[0]) ** 2
-    has = [np.isin(of.units, each) for each in (units[:m], units[m:])]
+    total = (influences.total[1].astype(np.float64) - influences.total[0]) ** 2
+    has = [np.isin(influences.units, each) for each in (units[:m], units[m:])]
     only = has[0] & ~has[1], has[1] & ~has[0], has[0] & has[1]
     parts: list[tuple[float, int]] = []
-    for mask, count in zip(only, (*of.sources, int(only[2].sum())), strict=True):
+    for mask, count in zip(
+        only, (*influences.sources, int(only[2].sum())), strict=True
+    ):
         factor = count / (count - 1) if count > 1 else 1.0
         parts.append((factor * float(total[mask].sum()), max(1, count - 1)))
     variance = sum(part for part, _ in parts)
@@ -101,7 +103,7 @@ def _ends(
     freedom = variance**2 / sum(part**2 / count for part, count in parts)
     half = float(scipy.special.stdtrit(freedom, (1 + intervals.CONFIDENCE) / 2))
     half *= float(np.sqrt(variance))
-    return max(-1.0, found - half), min(1.0, found + half)
+    return max(-1.0, value - half), min(1.0, value + half)
 
 
 def _exchanged(
@@ -109,18 +111,17 @@ def _exchanged(
     units: Int[np.ndarray, " items"],
     m: int,
     number: int,
-    seed: int,
 ) -> float:
-    """Returns the two-sided p of the difference, the scores exchanged within units."""
+    """Returns the two-sided p of the difference by exchange of scores within units."""
     n = both.shape[1] - m
     weight = np.repeat([1 / m, -1 / n], [m, n])
     ranked = ranks(both.T)
     _, place = np.unique(units, return_inverse=True)
     each = np.bincount(place, weight * (ranked[:, 1] - ranked[:, 0]))
-    rng, found = np.random.default_rng([seed, 3]), np.empty(number)
+    rng, null = np.random.default_rng([0, 3]), np.empty(number)
     step = max(1, _DRAWN // len(each))
     for start in range(0, number, step):
         some = min(step, number - start)
         signs = rng.integers(0, 2, (some, len(each)), np.int8) * 2 - 1
-        found[start : start + some] = np.abs(signs @ each)
-    return p_value(float(np.abs(each.sum())), found)
+        null[start : start + some] = np.abs(signs @ each)
+    return p_value(float(np.abs(each.sum())), null)

@@ -1,10 +1,9 @@
-"""Whether a score ranks members above beyond what a reference model's does.
+"""Tests whether a score ranks members above beyond the reference model's score.
 
-The reference model has seen neither members nor non-members: what it ranks members
-above by is another difference between the two. Ranks are compared, because the two
-models may score on different scales: with raw values, a difference of the sets that
-moves both alike in standard deviations remains in their difference wherever one scale
-is wider.
+The reference model has seen neither members nor non-members: if it ranks members above,
+the two differ in something else. Ranks are compared because the two models may score on
+different scales: with raw values, a difference of the sets that shifts both scores by
+equally many standard deviations would remain if one scale is wider.
 
 Axes: `items`, rows of the table; `sources`, of both roles; `scores`.
 """
@@ -25,16 +24,16 @@ Pair = Float[np.ndarray, "two items"]  # A score and the reference model's.
 
 
 def pair(table: ScoreTable, name: str) -> Pair | None:
-    """Returns a score and the reference model's; None where there is no such score.
+    """Returns a score and the reference model's; None if the latter has no such score.
 
-    Of a score that is less the reference model's, the two that it is made of.
+    A score calibrated by subtraction of the reference model's is restored first.
     """
     base = uncalibrated(name)
     if base not in table.reference:
         return None
-    theirs = metrics.signed(table, table.reference[base].astype(np.float64))
-    own = metrics.oriented(table, name)
-    return np.stack([own if base == name else own + theirs, theirs])
+    reference = metrics.signed(table, table.reference[base].astype(np.float64))
+    score = metrics.oriented(table, name)
+    return np.stack([score if base == name else score + reference, reference])
 
 
 def p_values(
@@ -46,43 +45,44 @@ def p_values(
     """Returns p_d and p_c of each score, None where it has no pair.
 
     Args:
-      pairs: One a score, finite on the rows of the two roles.
+      pairs: One per score, finite on the rows of the two roles.
       between: The two roles.
       permuted: Permutations of the labels.
-      adjusting: For the blind features, with labels permuted within its strata.
+      adjusting: The adjustment for blind features, with labels permuted within its
+        strata.
 
     Returns:
-      p_d, that members rank as far above by the reference model: the larger one of the
-      plain and of the adjusted test. p_c, that on non-members, which no model has seen,
-      the two scores do not go together, in which case the reference model says nothing.
+      p_d, that the reference model ranks members as far above: the larger of the plain
+      and of the adjusted test. p_c, that on non-members, which no model has seen, the
+      two scores are not correlated, in which case the reference model shows nothing.
     """
     found: list[tuple[float | None, float | None]] = [(None, None)] * len(pairs)
-    some = [(k, its[:, between.rows]) for k, its in enumerate(pairs) if its is not None]
-    if not some:
+    paired = [(k, x[:, between.rows]) for k, x in enumerate(pairs) if x is not None]
+    if not paired:
         return found
     sources, (adjustment, within) = between.sources, adjusting
-    own, theirs = (
-        ranking.ranks(np.stack([its[side] for _, its in some], axis=1))
-        for side in (0, 1)
+    audited, reference = (
+        ranking.ranks(np.stack([x[side] for _, x in paired], axis=1)) for side in (0, 1)
     )
+    excess = audited - reference
     p_d = np.maximum(
-        ranking.p_values(own - theirs, sources, permuted),
-        adjustment.p_values(sources.means(own - theirs), within),
+        ranking.p_values(excess, sources, permuted),
+        adjustment.p_values(sources.means(excess), within),
     )
-    p_c = _unrelated(sources.means(own), sources.means(theirs), ~sources.label)
-    for (k, _), d, c in zip(some, p_d.tolist(), p_c, strict=True):
+    p_c = _unrelated(sources.means(audited), sources.means(reference), ~sources.label)
+    for (k, _), d, c in zip(paired, p_d.tolist(), p_c, strict=True):
         found[k] = d, c
     return found
 
 
 def _unrelated(
-    own: Float[np.ndarray, "sources scores"],
-    theirs: Float[np.ndarray, "sources scores"],
-    kept: Bool[np.ndarray, " sources"],
+    audited: Float[np.ndarray, "sources scores"],
+    reference: Float[np.ndarray, "sources scores"],
+    some: Bool[np.ndarray, " sources"],
 ) -> list[float]:
-    """Returns one-sided p-values of rank correlations of some sources."""
+    """Returns one-sided p-values of the rank correlations over some sources."""
     found: list[float] = []
-    for x, y in zip(own[kept].T, theirs[kept].T, strict=True):
+    for x, y in zip(audited[some].T, reference[some].T, strict=True):
         if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
             found.append(1.0)
             continue

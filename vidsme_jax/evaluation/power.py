@@ -1,15 +1,14 @@
-r"""What numbers of clips can show, before any model has been run.
+r"""Computes which results numbers of clips allow, before any model is run.
 
 The one-sided rank-sum test of sets of n1 and n0 clips at level a finds an AUC A with
 power 1 - b where
 
 $$A \ge 1/2 + (z_a + z_b) \sqrt{D (n_1 + n_0 + 1) / (12 n_1 n_0)}$$
 
-with the variance of the AUC where nothing is to be found [1]. Clips of one source are
-alike: with m clips a source and the correlation ICC of their scores, the variance is
-that of D = 1 + (m - 1) ICC times fewer clips [2]. Where the two sets have D1 and D0,
-D (n1 + n0 + 1) is D1 n0 + D0 n1 + sqrt(D1 D0). The ICC is not known before the run: it
-is an assumption, and stated as one.
+with the variance of the AUC under the null hypothesis [1]. With m clips a source whose
+scores correlate by ICC, the variance is that of D = 1 + (m - 1) ICC times fewer clips
+[2]. If the two sets have D1 and D0, D (n1 + n0 + 1) is D1 n0 + D0 n1 + sqrt(D1 D0). The
+ICC is not known before the run: it is an assumption, and stated as one.
 
 [1] Mann and Whitney, 1947. https://doi.org/10.1214/aoms/1177730491
 [2] Kish, 1965. Survey Sampling, sections 5.4 and 8.2.
@@ -29,8 +28,8 @@ Number = int | float
 POWER = 0.8
 ICC = 0.5  # Of clips of one source, by default.
 MIN_SUSPECTS = 2  # Sources of suspects; one passes however much it differs.
-OF_USED = (0.65, 0.8, 0.9)  # AUC of used videos, for the smallest share.
-_MANY = 1_000_000  # Clips; of more the number is not given.
+OF_USED = (0.65, 0.8, 0.9)  # AUCs of used videos, for the smallest share.
+_MANY = 1_000_000  # Clips; larger numbers are not written out.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +37,9 @@ class Clips:
     """The clips of one side of a comparison.
 
     Attributes:
-      number: How many.
-      per_source: Clips that the source of a clip has, on average over the clips.
-      sources: How many sources.
+      number: The number of clips.
+      per_source: The clips per source, averaged over the clips.
+      sources: The number of sources.
     """
 
     number: int
@@ -49,10 +48,15 @@ class Clips:
 
     @classmethod
     def of(cls, name: str, many: Number, per_source: Number = 1) -> "Clips":
-        """Returns a number of clips, of sources that are equally large.
+        """Returns a number of clips, with equally many per source.
+
+        Args:
+          name: The name of the clips, for messages.
+          many: The number of clips, at least 1.
+          per_source: The clips per source, from 1 to `many`.
 
         Raises:
-          AuditError: A number cannot be that of clips.
+          AuditError: A number is out of its range.
 
         Example:
           >>> Clips.of("members", 30, 5)
@@ -60,21 +64,21 @@ class Clips:
         """
         many, per_source = count(name, many), number("per_source", per_source, 1)
         problem = f"per_source is {per_source:g}, more than the {many} {name}"
-        require(per_source <= many, problem)
+        require(per_source <= many, f"{problem}; it must be at most their number")
         return cls(many, per_source, math.ceil(many / per_source - 1e-9))
 
     @classmethod
-    def counted(cls, sources: Iterable[int]) -> "Clips":
-        """Returns the clips of sources that have equally many.
+    def of_sources(cls, numbers: Iterable[int]) -> "Clips":
+        """Returns the clips of sources with these numbers of clips.
 
-        Sources of many clips count for more than in the mean over sources: so the
-        variance of a mean over clips has it [2].
+        `per_source` is averaged over clips, not over sources, as in the variance of a
+        mean over clips [2].
 
         Example:
-          >>> Clips.counted([1, 1, 4])
+          >>> Clips.of_sources([1, 1, 4])
           Clips(number=6, per_source=3.0, sources=3)
         """
-        each = list(sources)
+        each = list(numbers)
         total = sum(each)
         return cls(total, sum(m * m for m in each) / total, len(each))
 
@@ -89,11 +93,11 @@ def smallest_auc(
     """Returns the smallest AUC that is found with some power; above 1 there is none.
 
     Args:
-      first: Those that should rank higher.
-      second: Those that they are compared with.
-      alpha: Level of the one-sided test, in (0, 0.5).
-      icc: Correlation of the scores of clips of one source, from 0 to 1.
-      power: Chance that the AUC is found, in [0.5, 1).
+      first: The clips that should rank higher.
+      second: The clips that they are compared with.
+      alpha: The level of the one-sided test, in (0, 0.5).
+      icc: The correlation of the scores of clips of one source, from 0 to 1.
+      power: The probability that the AUC is found, in [0.5, 1).
 
     Raises:
       AuditError: A number is out of its range.
@@ -116,18 +120,17 @@ def clips_for(
     icc: Number = ICC,
     power: Number = POWER,
 ) -> int:
-    """Returns how many clips on each side find an AUC, with sources as these are.
+    """Returns the number of clips a side that finds an AUC, with as large sources.
 
-    Args:
-      auc: In (0.5, 1).
-      first: Whose sources are as large; their number does not matter.
-      second: Likewise.
-      alpha: See `smallest_auc`, and the next two.
-      icc: Correlation within sources.
-      power: Chance that it is found.
+    `auc` is in (0.5, 1), and only `per_source` of the sides matters; the other
+    arguments are those of `smallest_auc`.
 
     Raises:
       AuditError: A number is out of its range.
+
+    Example:
+      >>> clips_for(0.6, Clips.of("a", 30), Clips.of("b", 30))
+      104
     """
     number("auc", auc, 0.5, 1, open="()")
     d1, d0 = (_design(x.per_source, icc) for x in (first, second))
@@ -147,19 +150,14 @@ def smallest_share(
 ) -> float:
     """Returns the smallest share of used suspects at which the set is found.
 
-    If a share pi of the suspects was used, and used videos score with some AUC above
-    those that were not, the set has AUC 1/2 + pi (AUC - 1/2).
+    If a share pi of the suspects was used, and used videos score above the others with
+    some AUC, the set has AUC 1/2 + pi (AUC - 1/2).
 
-    Args:
-      auc: Of used videos, in (0.5, 1].
-      suspects: The set.
-      calibration: What it is compared with.
-      alpha: See `smallest_auc`, and the next two.
-      icc: Correlation within sources.
-      power: Chance that it is found.
+    `auc` is that of used videos, in (0.5, 1]; the other arguments are those of
+    `smallest_auc`, with the suspects first.
 
     Returns:
-      The share; above 1 the set is not found though all of it was used.
+      The share; above 1 if the set is not found even when all of it was used.
 
     Raises:
       AuditError: A number is out of its range.
@@ -170,17 +168,17 @@ def smallest_share(
 
 
 def least_listed(suspects: int, sources: int, fdr: Number) -> int:
-    """Returns k_min, the smallest number of suspects that can be listed at all.
+    """Returns k_min, the smallest number of suspects that can be listed.
 
     With n sources of calibration clips no p-value is below 1 / (n + 1), and Benjamini
     and Hochberg list k of m suspects at a rate f only with p-values up to k f / m:
-    k_min = ceil(m / (f (n + 1))), all of them above every calibration clip. More than
-    m: none can be.
+    k_min = ceil(m / (f (n + 1))), all of them above every calibration clip. If it is
+    more than m, none can be listed.
 
     Args:
-      suspects: How many; clips, not sources.
-      sources: Of calibration clips: however many clips one has, it counts once.
-      fdr: The false discovery rate.
+      suspects: The number of suspects; clips, not sources.
+      sources: The number of sources of calibration clips, each of which counts once.
+      fdr: The false discovery rate, in (0, 1).
 
     Raises:
       AuditError: A number is out of its range.
@@ -194,7 +192,7 @@ def least_listed(suspects: int, sources: int, fdr: Number) -> int:
 
 
 def sources_for_one(suspects: int, fdr: Number) -> int:
-    """Returns how many sources of calibration it takes to list one of m suspects alone.
+    """Returns how many sources of calibration clips list one of m suspects alone.
 
     Raises:
       AuditError: A number is out of its range.
@@ -209,32 +207,27 @@ def sources_for_one(suspects: int, fdr: Number) -> int:
 def found_auc(
     members: Clips, nonmembers: Clips, alpha: Number, auc: Number, icc: Number = ICC
 ) -> str:
-    """Says which AUC members and non-members find, and what one of interest takes.
+    """Returns a sentence on the AUC that is found, and the clips for one of interest.
 
-    Args:
-      members: Of them.
-      nonmembers: Likewise.
-      alpha: Level of the test.
-      auc: The smallest of interest, in (0.5, 1).
-      icc: Correlation within sources.
+    The arguments are those of `of_roles`.
     """
     least = smallest_auc(members, nonmembers, alpha, icc)
     test = f"a one-sided test at level {alpha:g} finds with {percent(POWER)} power"
     shown, interest = _apart(least, auc)
-    said = f"the smallest AUC that {test} is {shown}"
+    text = f"the smallest AUC that {test} is {shown}"
     if least > 1:
-        said = f"there is no AUC that {test}"
+        text = f"there is no AUC that {test}"
     if max(members.per_source, nonmembers.per_source) > 1:
-        said += f", if scores of one source correlate by {icc:g} (ICC, assumed)"
+        text += f", if scores of one source correlate by {icc:g} (ICC, assumed)"
     if least <= auc:
-        return f"{said}; {interest}, the smallest of interest, is within reach"
+        return f"{text}; {interest}, the smallest of interest, is within reach"
     takes = clips_for(auc, members, nonmembers, alpha, icc)
     many = f"about {takes}" if takes <= _MANY else "more than a million"
-    return f"{said}; {interest}, the smallest of interest, takes {many} clips a role"
+    return f"{text}; {interest}, the smallest of interest, takes {many} clips a role"
 
 
 def no_verdict(members: Clips, nonmembers: Clips) -> list[str]:
-    """Says which roles have too few sources for any verdict."""
+    """Returns one sentence per role that has too few sources for a verdict."""
     both = {"members": members, "non-members": nonmembers}
     return [
         f"there will be no verdict: the {name} have "
@@ -245,7 +238,7 @@ def no_verdict(members: Clips, nonmembers: Clips) -> list[str]:
 
 
 def no_test(suspects: Clips, calibration: Clips) -> list[str]:
-    """Says whether a side has too few sources for any test of suspects."""
+    """Returns one sentence per side that has too few sources to test suspects."""
     return [
         f"nothing will be tested or listed: the {name} have "
         f"{counted(each.sources, 'source')}, and it takes {least}"
@@ -258,13 +251,7 @@ def no_test(suspects: Clips, calibration: Clips) -> list[str]:
 
 
 def listable(suspects: int, sources: int, fdr: Number) -> str:
-    """Says how many suspects can be listed at all, and what one alone takes.
-
-    Args:
-      suspects: See `least_listed`, and the next two.
-      sources: Of calibration clips.
-      fdr: The false discovery rate.
-    """
+    """Returns a sentence on how many suspects can be listed; see `least_listed`."""
     least, one = least_listed(suspects, sources, fdr), sources_for_one(suspects, fdr)
     at = f"at a false discovery rate of {fdr:g}"
     if least == 1:
@@ -287,18 +274,18 @@ def of_roles(
     fprs: Sequence[Number],
     icc: Number = ICC,
 ) -> list[str]:
-    """Says what a comparison of members with non-members can show.
+    """Returns what a comparison of members with non-members can show.
 
     Args:
-      members: Of them.
-      nonmembers: Likewise.
-      alpha: Level of the test.
-      auc: The smallest of interest, in (0.5, 1).
-      fprs: False-positive rates of the TPRs.
-      icc: Correlation within sources.
+      members: The clips of members.
+      nonmembers: The clips of non-members.
+      alpha: The level of the test.
+      auc: The smallest AUC of interest, in (0.5, 1).
+      fprs: The false-positive rates of the TPRs.
+      icc: The correlation within sources.
 
     Returns:
-      One sentence each, without its full stop.
+      Sentences without their full stops.
 
     Raises:
       AuditError: A number is out of its range.
@@ -306,8 +293,8 @@ def of_roles(
     lines = [found_auc(members, nonmembers, alpha, auc, icc)]
     if max(members.per_source, nonmembers.per_source) > 1:
         alone = smallest_auc(members, nonmembers, alpha, 0)
-        that = "there would be none either" if alone > 1 else f"it would be {alone:.2f}"
-        lines.append(f"if scores of one source did not correlate at all, {that}")
+        then = "there would be none either" if alone > 1 else f"it would be {alone:.2f}"
+        lines.append(f"if scores of one source did not correlate at all, {then}")
     lines += no_verdict(members, nonmembers)
     needed = {rate: math.ceil(1 / _exact(rate)) for rate in fprs}
     for rate, least in needed.items():
@@ -327,17 +314,17 @@ def of_suspects(
     fdr: Number,
     icc: Number = ICC,
 ) -> list[str]:
-    """Says what suspects can show against calibration clips: of the set, of the list.
+    """Returns what the set and the list of suspects can show with calibration clips.
 
     Args:
-      suspects: Of them.
-      calibration: Likewise.
-      alpha: Level of the test of the whole set.
-      fdr: False discovery rate of the list.
-      icc: Correlation within sources.
+      suspects: The suspects.
+      calibration: The calibration clips.
+      alpha: The level of the test of the whole set.
+      fdr: The false discovery rate of the list.
+      icc: The correlation within sources.
 
     Returns:
-      One sentence each, without its full stop.
+      Sentences without their full stops.
 
     Raises:
       AuditError: A number is out of its range.
@@ -357,12 +344,12 @@ def of_suspects(
 
 
 def percent(share: float) -> str:
-    """Returns such as "80 %", rounded up."""
+    """Formats a share in percent, rounded up, such as "80 %"."""
     return f"{math.ceil(100 * share - 1e-9)} %"
 
 
 def _apart(first: float, second: float) -> tuple[str, str]:
-    """Formats two numbers with digits, two to ten, until they differ in one."""
+    """Formats two numbers with two to ten digits, as many as show that they differ."""
     digits = 2
     while digits < 10 and first != second and round(first - second, digits) == 0:
         digits += 1
@@ -370,17 +357,19 @@ def _apart(first: float, second: float) -> tuple[str, str]:
 
 
 def _design(per_source: Number, icc: Number) -> float:
+    """Returns the design effect D."""
     return 1.0 + (number("per_source", per_source, 1) - 1) * number("icc", icc, 0, 1)
 
 
 def _quantiles(alpha: Number, power: Number) -> float:
+    """Returns z_a + z_b."""
     number("alpha", alpha, 0, 0.5, open="()")
     number("power", power, 0.5, 1, open=")")
-    import scipy.stats  # It takes longer than all else that `vidsme power` does.
+    import scipy.stats  # Slower than all the rest of `vidsme power`.
 
     return float(scipy.stats.norm.isf(alpha) + scipy.stats.norm.ppf(power))
 
 
 def _exact(rate: Number) -> fractions.Fraction:
-    """Returns the rate that was written: 0.05 is 1/20, which no float is."""
+    """Returns a rate as the fraction that its digits denote: 0.05 is 1/20."""
     return fractions.Fraction(repr(float(number("fdr", rate, 0, 1, open="()"))))

@@ -1,4 +1,4 @@
-"""Whether scores rank members above non-members: permutation of sources.
+"""Tests whether scores rank members above non-members by permutation of sources.
 
 Axes: `items`, rows of both roles; `sources`; `scores`; `permutations`.
 """
@@ -13,7 +13,12 @@ from vidsme_jax.evaluation.sources import Labels, Sources, p_value
 def ranks(
     values: Float[np.ndarray, "items scores"],
 ) -> Float[np.ndarray, "items scores"]:
-    """Returns ranks from -0.5 to 0.5 of each score, ties together."""
+    """Returns ranks from -0.5 to 0.5 of each score, ties together.
+
+    Example:
+      >>> ranks(np.array([[3.0], [1.0], [1.0], [2.0]])).ravel().tolist()
+      [0.375, -0.25, -0.25, 0.125]
+    """
     found = scipy.stats.rankdata(values, axis=0).reshape(values.shape)
     return (found - (len(values) + 1) / 2) / len(values)
 
@@ -25,11 +30,11 @@ def p_values(
 ) -> Float[np.ndarray, " scores"]:
     """Returns one-sided p-values that the first role ranks above the second.
 
-    The statistic is the AUC over rows; a source brings all its rows.
+    The statistic is the AUC over rows; all rows of a source have its label.
 
     Args:
-      ranked: Of `ranks`.
-      sources: With their labels.
+      ranked: The result of `ranks`.
+      sources: The sources, with their labels.
       permuted: Permutations of the labels.
     """
     sums = sources.sums(ranked)
@@ -43,11 +48,11 @@ def _aucs(
     sources: Sources,
     labels: Labels,
 ) -> Float[np.ndarray, "permutations scores"]:
-    """Returns AUCs less 0.5: of m of N rows, their ranks' sum times N / (m (N - m))."""
+    """Returns AUCs less 0.5: the sum of ranks of m of N rows times N / (m (N - m))."""
     rows = sources.rows.astype(np.float64)
     total, found = rows.sum(), np.empty((len(labels), sums.shape[1]))
-    for some, dealt in labels.chunks():
-        first = dealt @ rows
+    for some, label in labels.chunks():
+        first = label @ rows
         scale = total / (first * (total - first))
-        found[some] = (dealt @ sums) * scale[:, None]
+        found[some] = (label @ sums) * scale[:, None]
     return found

@@ -1,10 +1,9 @@
-"""Two roles as sources: the independent observations of every test.
+"""Groups the rows of two roles in sources, the independent observations of every test.
 
-Clips that were cut from one film, near-duplicates and rows that ask about one video are
-of one unit. A source of a role is a unit with its rows of that role: where a unit has
-rows in both roles it is two sources, which folds keep together and permutations take
-for two. That is no risk: what the two have in common makes them differ less than others
-do.
+Clips cut from one film, near-duplicates and rows that ask about one video are of one
+unit. A source is a unit with its rows of one role: a unit with rows in both roles is
+two sources, which stay in one fold but are permuted as two. This is conservative: what
+they share makes the two differ less than others do.
 
 Axes: `items`, the rows of the first role and then of the second; `sources`, those of
 the first role first; `permutations`.
@@ -25,11 +24,11 @@ _CHUNK = 1 << 23  # Labels that are used at a time.
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """Labels of sources, dealt out many times; a bit each.
+    """Labellings of sources, one bit per label.
 
     Attributes:
-      bits: Eight sources a byte.
-      sources: How many there are.
+      bits: One row per labelling, eight sources a byte.
+      sources: The number of sources.
 
     Example:
       >>> labels = Labels.of(np.array([[True, False, True]]))
@@ -42,24 +41,24 @@ class Labels:
 
     @classmethod
     def of(cls, labels: Shaped[np.ndarray, "permutations sources"]) -> "Labels":
-        """Makes them of labels, 1 or True for the first role."""
+        """Packs labels, 1 or True for the first role."""
         return cls(np.packbits(labels.astype(bool), axis=1), labels.shape[1])
 
     def __len__(self) -> int:
         return len(self.bits)
 
     def __getitem__(self, rows: slice) -> UInt8[np.ndarray, "permutations sources"]:
-        """Returns some of them, 1 for the first role."""
+        """Returns some of the labellings, 1 for the first role."""
         return np.unpackbits(self.bits[rows], axis=1, count=self.sources)
 
     def before(self, others: "Labels") -> "Labels":
-        """Returns these and then others, of the same sources."""
+        """Returns these labellings and then others of the same sources."""
         return Labels(np.concatenate([self.bits, others.bits]), self.sources)
 
     def chunks(
         self,
     ) -> Iterator[tuple[slice, Float[np.ndarray, "permutations sources"]]]:
-        """Yields places and float64 labels, no more at a time than memory is for."""
+        """Yields rows and their labels as float64, in chunks of bounded memory."""
         step = max(1, _CHUNK // self.sources)
         for start in range(0, len(self), step):
             rows = slice(start, min(start + step, len(self)))
@@ -71,9 +70,9 @@ class Sources(NamedTuple):
 
     Attributes:
       label: True for the first role.
-      unit: Which unit, from 0; of two sources of one unit the same.
-      rows: How many items it has.
-      source: Of each item, its place among the sources.
+      unit: The unit of each source, from 0; two sources may have the same.
+      rows: The number of items of each source.
+      source: The place of each item's source.
     """
 
     label: Bool[np.ndarray, " sources"]
@@ -82,8 +81,10 @@ class Sources(NamedTuple):
     source: Int[np.ndarray, " items"]
 
     @classmethod
-    def of(cls, first: np.ndarray, second: np.ndarray) -> "Sources":
-        """Makes them of the units of the rows of both roles, of any dtype.
+    def of(
+        cls, first: Shaped[np.ndarray, " first"], second: Shaped[np.ndarray, " second"]
+    ) -> "Sources":
+        """Groups the rows of both roles by their units, of any dtype.
 
         Raises:
           AuditError: A role has no row.
@@ -93,7 +94,10 @@ class Sources(NamedTuple):
           >>> found.label.tolist(), found.rows.tolist(), found.unit.tolist()
           ([True, True, False, False], [2, 1, 1, 1], [0, 1, 1, 2])
         """
-        require(len(first) and len(second), "a role has no rows")
+        require(
+            len(first) and len(second),
+            f"the roles have {len(first)} and {len(second)} rows; each needs one",
+        )
         _, unit = np.unique(np.concatenate([first, second]), return_inverse=True)
         label = np.arange(len(unit)) < len(first)
         _, at, source, rows = np.unique(
@@ -109,26 +113,26 @@ class Sources(NamedTuple):
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Returns how many sources each role has."""
+        """Returns the number of sources of each role."""
         first = int(self.label.sum())
         return first, len(self.label) - first
 
     def means(
         self, values: Float[np.ndarray, "items columns"]
     ) -> Float[np.ndarray, "sources columns"]:
-        """Averages over the items of each source."""
+        """Returns the means over the items of each source."""
         return self.sums(values) / self.rows[:, None]
 
     def sums(
         self, values: Float[np.ndarray, "items columns"]
     ) -> Float[np.ndarray, "sources columns"]:
-        """Adds up over the items of each source."""
+        """Returns the sums over the items of each source."""
         count = len(self.label)
         columns = [np.bincount(self.source, x, count) for x in values.T]
         return np.stack(columns, axis=1) if columns else np.zeros((count, 0))
 
     def kept(self, items: Bool[np.ndarray, " items"]) -> "Sources":
-        """Returns the sources of some of the items; one that has none left is gone.
+        """Returns the sources of some of the items, those that have any left.
 
         Raises:
           AuditError: A role has no row left.
@@ -139,12 +143,13 @@ class Sources(NamedTuple):
     def permuted(
         self, number: int, seed: int, strata: Int[np.ndarray, " sources"] | None = None
     ) -> Labels:
-        """Permutes the labels at random.
+        """Returns random permutations of the labels.
 
         Args:
-          number: Of permutations.
-          seed: The same gives the same.
-          strata: Labels stay within these; None: anywhere.
+          number: The number of permutations.
+          seed: The seed; equal seeds give equal permutations.
+          strata: The stratum of each source, within which labels are permuted; None:
+            one stratum.
         """
         rng = np.random.default_rng([seed, 1])
         label = self.label.astype(np.uint8)
@@ -156,8 +161,8 @@ class Sources(NamedTuple):
         for start in range(0, number, step):
             some = np.empty((min(step, number - start), len(label)), np.uint8)
             for group in groups:
-                dealt = np.tile(label[group], (len(some), 1))
-                some[:, group] = rng.permuted(dealt, axis=1)
+                tiled = np.tile(label[group], (len(some), 1))
+                some[:, group] = rng.permuted(tiled, axis=1)
             found.append(np.packbits(some, axis=1))
         return Labels(np.concatenate(found), len(label))
 
@@ -165,16 +170,19 @@ class Sources(NamedTuple):
 def alike(
     first: Shaped[np.ndarray, " first"], second: Shaped[np.ndarray, " second"]
 ) -> tuple[Bool[np.ndarray, " first"], Bool[np.ndarray, " second"]]:
-    """Chooses rows of two roles whose sources have equally many in both.
+    """Chooses rows of two roles so that sources have equally many in both.
 
-    Where the sources of one role have more rows, they cannot be exchanged for those of
-    the other, even if the rows are alike: the mean of ten rows varies less than one
-    row. Of each source at most as many rows are kept as the source of the same rank, by
-    numbers of rows, has in the other role. Which ones is drawn.
+    Sources with more rows are not exchangeable with those of the other role, even if
+    the rows are alike: the mean of ten rows varies less than one row. Each source keeps
+    at most as many rows as the source of the same rank, by numbers of rows, has in the
+    other role, drawn at random.
 
     Args:
-      first: Units of the rows of one role.
-      second: Likewise of the other.
+      first: The unit of each row of one role.
+      second: The unit of each row of the other role.
+
+    Returns:
+      Which rows are kept, of each role.
 
     Example:
       >>> kept = alike(np.array([0, 1, 2]), np.array([3, 3, 4, 4, 5, 5]))
@@ -182,14 +190,14 @@ def alike(
       ([True, True, True], 3)
     """
     rng = np.random.default_rng(9)
-    own = [np.unique(each, return_inverse=True)[1] for each in (first, second)]
-    sizes = [np.bincount(each) for each in own]
+    places = [np.unique(each, return_inverse=True)[1] for each in (first, second)]
+    sizes = [np.bincount(each) for each in places]
     orders: list[np.ndarray] = []
     for size in sizes:  # Equal sizes in any order.
         shuffled = rng.permutation(len(size))
         orders.append(shuffled[np.argsort(size[shuffled], kind="stable")])
     found: list[np.ndarray] = []
-    for k, (place, size) in enumerate(zip(own, sizes, strict=True)):
+    for k, (place, size) in enumerate(zip(places, sizes, strict=True)):
         other = np.sort(sizes[1 - k])
         rank = (np.arange(len(size)) + 0.5) / len(size)
         most = np.empty(len(size), np.int64)
@@ -203,10 +211,26 @@ def alike(
     return found[0], found[1]
 
 
-def p_value(observed: float, permuted: Float[np.ndarray, " permutations"]) -> float:
-    """Returns the share of values that are as large, the observed one counted.
+def halves(
+    unit: Int[np.ndarray, " items"],
+    label: Bool[np.ndarray, " items"],
+    rng: np.random.Generator,
+) -> Bool[np.ndarray, " items"]:
+    """Divides units into two random halves, each role as evenly as possible."""
+    _, place = np.unique(unit, return_inverse=True)
+    num = int(place.max()) + 1
+    share = np.bincount(place, label, num) / np.bincount(place, minlength=num)
+    order = rng.permutation(num)
+    order = order[np.argsort(-share[order], kind="stable")]
+    half = np.zeros(num, bool)
+    half[order[::2]] = True
+    return half[place]
 
-    Equal values count, also where the order of summing has made them differ by little.
+
+def p_value(observed: float, permuted: Float[np.ndarray, " permutations"]) -> float:
+    """Returns the share of values at least as large, the observed one included.
+
+    Values that differ only by the rounding of sums count as equal.
 
     Example:
       >>> p_value(3.0, np.array([1.0, 2.0, 3.0]))

@@ -1,15 +1,15 @@
-"""The accuracy of a score whose threshold is chosen on other sources.
+"""Computes the accuracy of a score with thresholds chosen on other sources.
 
 Axes: `members`, `nonmembers`, rows of the roles.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vidsme_jax.evaluation import intervals
+from vidsme_jax.evaluation.sources import halves
 
 
 def accuracy(
@@ -18,22 +18,22 @@ def accuracy(
     member_units: Int[np.ndarray, " members"],
     nonmember_units: Int[np.ndarray, " nonmembers"],
     seed: int,
-) -> dict[str, Any]:
-    """Returns the mean of TPR and TNR, each half judged at the other's best threshold.
+) -> intervals.Estimate:
+    """Returns the mean of TPR and TNR, each half at the best threshold of the other.
 
-    The interval is of t over the sources' shares of right calls; where all are right,
-    Clopper-Pearson over as many pairs as the smaller role has sources.
+    The interval is Student's over the sources' shares of correct calls; if these do not
+    vary, Clopper-Pearson over as many observations as the smaller role has sources.
 
     Args:
-      members: Scores, larger = member.
-      nonmembers: Likewise.
-      member_units: Of each row; all rows of a unit are in one half.
-      nonmember_units: Likewise.
-      seed: Of the halves.
+      members: The scores of members, larger = member.
+      nonmembers: The scores of non-members.
+      member_units: The unit of each member; all rows of a unit are in one half.
+      nonmember_units: The unit of each non-member.
+      seed: The seed of the halves.
 
     Returns:
-      `value`, `low`, `high`; refused where a role has fewer than 10 sources, or rows
-      that do not amount to as many (`intervals.effective`).
+      `value`, `low`, `high`; refused if a role has fewer than 10 sources effectively
+      (`intervals.effective`).
     """
     counts = [intervals.effective(each) for each in (member_units, nonmember_units)]
     if min(counts) < intervals.MIN_SOURCES:
@@ -44,7 +44,7 @@ def accuracy(
     scores = np.concatenate([members, nonmembers])
     unit = np.concatenate([member_units, nonmember_units])
     label = np.arange(len(scores)) < len(members)
-    half = _halves(unit, label, seed)
+    half = halves(unit, label, np.random.default_rng([seed, 4]))
     right = np.zeros(len(scores))
     for test in (half, ~half):
         threshold = _best(scores[~test], label[~test])
@@ -62,7 +62,7 @@ def accuracy(
     if not variance:
         low, high = intervals.clopper_pearson(value, min(counts))
         return {"value": value, "low": low, "high": high}
-    import scipy.special  # Heavy; a mistake is refused without it.
+    import scipy.special  # Slow to import.
 
     width = scipy.special.stdtrit(freedom, (1 + intervals.CONFIDENCE) / 2)
     width = float(width * math.sqrt(variance))
@@ -73,37 +73,20 @@ def accuracy(
     }
 
 
-def _halves(
-    unit: Int[np.ndarray, " items"], label: Bool[np.ndarray, " items"], seed: int
-) -> Bool[np.ndarray, " items"]:
-    """Deals units into two halves at random, of each role as evenly as can be."""
-    rng = np.random.default_rng([seed, 4])
-    _, place = np.unique(unit, return_inverse=True)
-    num = int(place.max()) + 1
-    share = np.bincount(place, label, num) / np.bincount(place, minlength=num)
-    order = rng.permutation(num)
-    order = order[np.argsort(-share[order], kind="stable")]
-    half = np.zeros(num, bool)
-    half[order[::2]] = True
-    return half[place]
-
-
 def _best(
     scores: Float[np.ndarray, " items"], label: Bool[np.ndarray, " items"]
 ) -> float:
-    """Returns the threshold with the best mean of TPR and TNR; ties: the middle."""
+    """Returns the threshold with the best mean of TPR and TNR, halfway between scores.
+
+    It is infinite if no threshold is better than chance.
+    """
     order = np.argsort(-scores, kind="stable")
     ranked, of_members = scores[order], label[order]
     tpr = np.cumsum(of_members) / of_members.sum()
     fpr = np.cumsum(~of_members) / (~of_members).sum()
     last = np.append(np.diff(ranked) != 0, True)  # Of equal scores.
-    gain = np.where(last, tpr - fpr, -np.inf)
+    gain = np.where(last, tpr - fpr, -np.inf)  # 0 at the lowest score.
     best = int(np.argmax(gain))
     if gain[best] <= 0:
         return math.inf
-    below = ranked[best + 1] if best + 1 < len(ranked) else ranked[best]
-    return (
-        float((ranked[best] + below) / 2)
-        if below < ranked[best]
-        else float(ranked[best])
-    )
+    return float((ranked[best] + ranked[best + 1]) / 2)

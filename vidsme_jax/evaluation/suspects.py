@@ -1,7 +1,7 @@
-"""Suspects, as a set and each: p-values against clips known not to be members.
+"""Tests suspects, as a set and each, against clips known not to be members.
 
-A conformal p-value is the rank of a suspect among calibration clips, each source of
-which counts once, however many clips it has. It holds, with no model of the scores, if
+A conformal p-value is the rank of a suspect among calibration clips, where each source
+counts once, however many clips it has. Without any model of the scores it is valid if
 and only if the suspect, were it not a member, could have been drawn as the calibration
 clips were: a source, and then a clip of it.
 
@@ -40,8 +40,8 @@ def conformal_p_values(
 
     $$p_j = (1 + \sum_{k=1}^{m} |\{i \in I_k : c_i \ge s_j\}| / |I_k|) / (m + 1)$$
 
-    over the m sources of calibration clips with scores c, of which the k-th has the
-    clips I_k [2]; with one clip a source a plain rank. Ties count against the suspect.
+    over the m sources of calibration clips with scores c, where I_k are the clips of
+    the k-th [2]; with one clip a source it is a rank. Ties count against the suspect.
 
     [1] Bates et al., 2023. Testing for outliers with conformal p-values.
       https://arxiv.org/abs/2104.08279
@@ -50,12 +50,16 @@ def conformal_p_values(
 
     Args:
       suspect_scores: Finite.
-      calibration_scores: Likewise.
+      calibration_scores: Finite.
       units: The source of each calibration clip; None: each clip is a source.
 
     Raises:
       AuditError: A score is not finite, or the clips and their sources differ in
         number.
+
+    Example:
+      >>> conformal_p_values(np.array([0.9, 0.2]), np.array([0.1, 0.3, 0.5])).tolist()
+      [0.25, 0.75]
     """
     suspect_scores = series("suspect_scores", suspect_scores, least=0)
     calibration_scores = series("calibration_scores", calibration_scores, least=0)
@@ -65,7 +69,7 @@ def conformal_p_values(
     order = np.argsort(calibration_scores)
     below = np.concatenate([[0.0], np.cumsum(1 / clips[source[order]])])
     at = np.searchsorted(calibration_scores[order], suspect_scores, side="left")
-    # Shares of sources add up to whole numbers except for the last digits.
+    # Sums of shares of sources are whole numbers up to rounding.
     above = (below[-1] - below[at]).round(9)
     return (1 + above) / (len(clips) + 1)
 
@@ -75,7 +79,7 @@ def benjamini_hochberg(
 ) -> Float[np.ndarray, " suspects"]:
     """Adjusts p-values: listing those <= a bounds the false discovery rate by a [1].
 
-    Holds for p-values that share their calibration clips (they are positively
+    Valid for p-values that share their calibration clips (they are positively
     dependent, Bates et al., 2023).
 
     [1] Benjamini and Hochberg, 1995. https://doi.org/10.1111/j.2517-6161.1995.tb02031.x
@@ -84,8 +88,8 @@ def benjamini_hochberg(
       AuditError: There are none, or one is not in [0, 1].
     """
     p_values = series("p_values", p_values)
-    inside = ((p_values >= 0) & (p_values <= 1)).all()
-    require(inside, "some of p_values are not in [0, 1]")
+    wrong = p_values[(p_values < 0) | (p_values > 1)][:1].tolist()
+    require(not wrong, f"p_values holds {wrong}; all must be in [0, 1]")
     return scipy.stats.false_discovery_control(p_values, method="bh")
 
 
@@ -94,28 +98,28 @@ def suspects(
 ) -> dict[str, Any]:
     """Tests the suspects of a table, as a set and then each, against calibration clips.
 
-    First whether suspects and calibration clips differ without the model:
-    where they can, or it cannot be tested, nothing else is tested. Then the set, and
-    its groups; then the list, one row a video.
+    The first test is whether suspects and calibration clips differ without the model:
+    if they do, or it cannot be tested, nothing else is tested. The set and its groups
+    follow, then the list, one row per video.
 
     Args:
-      table: With rows of role `suspects`, and `calibration` or else `nonmembers`.
-      score: The headline score. A video whose rows ask different questions has the
-        mean of theirs; one without any is ranked last and not tested.
+      table: A table with rows of role `suspects`, and `calibration` or else
+        `nonmembers`.
+      score: The headline score. A video has the mean over its rows, which ask different
+        questions; one without any score is ranked last and not tested.
       fdr: The false discovery rate, in (0, 1), at which suspects are listed.
       tests: How sets are tested.
 
     Returns:
       Plain lists, dicts, numbers and strings, no NaN: `score`, `fdr`, `calibration`
-      (role, number of videos and of sources), `sources` (of suspects), `left_out` (of
-      the tests, in words), `exchangeable` (of `validity.shift`, or
-      None), `apart` (of `validity.apart`, or None; nothing hangs on it), `set` (`p`,
-      `alpha`, `statement`, `groups`, `curve`, `inference`; or None), `fewest` and
-      `for_one` (see `power.least_listed` and `power.sources_for_one`),
-      `num_listed`, None where nothing is tested, `statement`, `notes`, and `rows`, most
-      member-like first: `video`, `ids`, `group`, `score` (with the table's sign),
-      `p_value`, `adjusted_p_value`, `listed`; the last three are None where nothing
-      is tested.
+      (role, number of videos and of sources), `sources` (of suspects), `left_out` (the
+      rows that are not tested, in words), `exchangeable` (of `validity.shift`, or
+      None), `apart` (of `validity.apart`, or None; no other test depends on it), `set`
+      (`p`, `alpha`, `statement`, `groups`, `curve`, `inference`; or None), `fewest` and
+      `for_one` (see `power.least_listed` and `power.sources_for_one`), `num_listed`,
+      None if nothing is tested, `statement`, `notes`, and `rows`, most member-like
+      first: `video`, `ids`, `group`, `score` (with the table's sign), `p_value`,
+      `adjusted_p_value`, `listed`; the last three are None if nothing is tested.
 
     Raises:
       AuditError: The table has no such score, or the rate is out of range.
@@ -150,8 +154,13 @@ def suspects(
     if not len(tested.values):
         return result | {"statement": "There are no suspects."}
     result["notes"] = _lacking(have, calibrates, score, role)
-    reason = _untestable(result, int(have.sum()), role)
-    if not reason:
+    if not len(units):
+        reason = f"none of the {CALLED[role]} has {score}"
+        if not len(known.values):
+            reason = "there are no calibration clips or non-members to compare with"
+    elif not have.any():
+        reason = f"none of them has {score}"
+    else:
         reason = _test(result, table, score, tests, (tested, known), (have, calibrates))
     p_values, adjusted = np.full((2, len(tested.values)), np.nan)
     if not reason:
@@ -159,7 +168,7 @@ def suspects(
             tested.values[have], known.values[calibrates], units
         )
         adjusted[have] = benjamini_hochberg(p_values[have])
-    # Equality counts; the division of an adjusted p-value may miss it by one ulp.
+    # An adjusted p-value equal to the rate may exceed it by one ulp.
     listed = adjusted <= fdr * (1 + 1e-12)
     signed = metrics.signed(table, tested.values)
     if not reason:
@@ -179,17 +188,6 @@ def suspects(
     return result | {"statement": _statement(result, reason)}
 
 
-def _untestable(result: dict[str, Any], suspects: int, role: str) -> str:
-    """Returns why nothing can be compared; "" if something can."""
-    if not result["calibration"]["videos"]:
-        return (
-            "there are neither calibration clips nor non-members to compare them with"
-            if role == "nonmembers"
-            else f"no calibration clip has {result['score']}"
-        )
-    return "" if suspects else f"none of them has {result['score']}"
-
-
 def _test(
     result: dict[str, Any],
     table: ScoreTable,
@@ -198,7 +196,11 @@ def _test(
     videos: tuple["_Videos", "_Videos"],
     have: tuple[Bool[np.ndarray, " suspects"], Bool[np.ndarray, " calibration"]],
 ) -> str:
-    """Tests exchangeability, then the set; returns why nothing more is, or ""."""
+    """Adds the tests of exchangeability and of the set to the result.
+
+    Returns:
+      Why nothing more can be tested; "" if the suspects can be listed.
+    """
     traits = family_tests.Traits(table)
     between = traits.between(*map(_firsts, videos, have))
     sources, role = between.sources, result["calibration"]["role"]
@@ -220,11 +222,12 @@ def _test(
             "alike without any model"
         )
     permuted = sources.permuted(tests.number, tests.seed)
-    found = validity.shift(traits, between, permuted, tests, "suspects", role)
+    joint = validity.joint_test(traits, between, permuted, tests)
+    found = validity.shift(joint, between, tests, "suspects", role)
     result["exchangeable"] = found
     rows = int(have[0].sum()), int(have[1].sum())
     result["left_out"] = validity.left_out(between, rows, "suspects", role)
-    result["apart"] = validity.apart(*(between, permuted, tests, "suspects", role))
+    result["apart"] = validity.apart(between, permuted, tests, "suspects", role)
     if found["differs"] is None:
         return "whether the two differ without any model is not known"
     if found["differs"]:
@@ -233,18 +236,19 @@ def _test(
             f"({found['strongest']}, AUC {found['auc']:.2f}, {p_is(found['p'])}), so "
             "that their p-values would not hold"
         )
-    found["statement"] += _overlooked(sources)
+    found["statement"] += _detectable(sources)
     suspects = int(have[0].sum())
     result["fewest"] = power.least_listed(suspects, sources.counts[1], result["fdr"])
     result["for_one"] = power.sources_for_one(suspects, result["fdr"])
-    placed = np.full(len(table.role), np.nan)
+    by_row = np.full(len(table.role), np.nan)
     for each, kept in zip(videos, have, strict=True):
-        placed[_firsts(each, kept)] = each.values[kept]
-    values = placed[between.rows]
-    # Of sources with more rows than the other role's have, some are left out.
+        by_row[_firsts(each, kept)] = each.values[kept]
+    values = by_row[between.rows]
+    # Rows of sources that have more than those of the other role are left out.
     left = int(sources.label[sources.source].sum())
     units, group = table.units[between.rows], table.group[between.rows]
-    p = sets.p_of_set(values, sources, tests.number, tests.seed)
+    draws = tests.number, tests.seed
+    p = sets.p_of_set(values, sources, *draws)
     columns: dict[str, np.ndarray] = {}
     for name in table.scores:
         column = metrics.oriented(table, name)[between.rows]
@@ -255,10 +259,8 @@ def _test(
         "alpha": tests.alpha,
         "videos": suspects,
         "found": p <= tests.alpha,
-        "groups": sets.by_group(
-            *(values, group, units, left, tests.number, tests.seed)
-        ),
-        "curve": sets.curve(values, units, left, p, tests.number, tests.seed),
+        "groups": sets.by_group(values, group, units, left, *draws),
+        "curve": sets.curve(values, units, left, p, *draws),
         "inference": sets.dataset_inference(columns, sources, tests.seed),
     }
     result["set"] = tested
@@ -266,8 +268,8 @@ def _test(
     return ""
 
 
-def _overlooked(sources: Sources) -> str:
-    """Says how large a difference few sources of suspects have to show to be found."""
+def _detectable(sources: Sources) -> str:
+    """Returns a sentence on the difference that few suspects show; "" if not few."""
     few, calibration = sources.counts
     if few >= MIN_SOURCES:
         return ""
@@ -282,7 +284,7 @@ def _overlooked(sources: Sources) -> str:
 
 
 def _of_set(result: dict[str, Any]) -> str:
-    """Says what the test of the set shows."""
+    """Returns a sentence on the result of the test of the set."""
     found, role = result["set"], result["calibration"]["role"]
     about = (
         f"{found['videos']} suspects from {counted(result['sources'], 'source')} "
@@ -297,29 +299,30 @@ def _of_set(result: dict[str, Any]) -> str:
     return (
         f"As a set the suspects do not rank higher by {result['score']} than the "
         f"{CALLED[role]} do by chance ({about}; level {found['alpha']:g}). A set "
-        "of which few were used, or by which the model was changed little, looks the "
-        "same."
+        "with few used clips, or one that changed the model little, gives the same "
+        "result."
     )
 
 
 class _Videos(NamedTuple):
     """The videos of one role, in the order of their hashes."""
 
-    clusters: Shaped[np.ndarray, " videos"]
-    values: Float[np.ndarray, " videos"]
-    rows: list[np.ndarray]  # Of the table, per video.
+    clusters: Shaped[np.ndarray, " videos"]  # Content hashes.
+    values: Float[np.ndarray, " videos"]  # Mean scores, NaN without any.
+    rows: list[Int[np.ndarray, " items"]]  # Rows of the table, per video.
 
 
 def _by_video(
     scores: Float[np.ndarray, " items"], table: ScoreTable, role: str
 ) -> _Videos:
+    """Returns the videos of a role with their mean scores."""
     rows = np.flatnonzero(table.role == role)
     clusters, video, num_rows = np.unique(
         table.cluster[rows], return_inverse=True, return_counts=True
     )
     ordered = rows[np.argsort(video, kind="stable")]
     split = np.split(ordered, np.cumsum(num_rows)[:-1]) if len(rows) else []
-    values = [_mean(scores[its]) for its in split]
+    values = [_mean(scores[each]) for each in split]
     return _Videos(clusters, np.array(values, np.float64), split)
 
 
@@ -327,12 +330,12 @@ def _firsts(
     videos: _Videos, kept: Bool[np.ndarray, " videos"]
 ) -> Int[np.ndarray, " kept"]:
     """Returns the first row of each video that is kept."""
-    rows = [rows[0] for rows, its in zip(videos.rows, kept, strict=True) if its]
-    return np.array(rows, np.int64)
+    firsts = [rows[0] for rows, keep in zip(videos.rows, kept, strict=True) if keep]
+    return np.array(firsts, np.int64)
 
 
 def _mean(values: Float[np.ndarray, " items"]) -> float:
-    """Averages what is not NaN; of equal values exactly that value."""
+    """Returns the mean of the values that are not NaN, exact for equal values."""
     values = values[~np.isnan(values)]
     if not len(values):
         return math.nan
@@ -341,6 +344,7 @@ def _mean(values: Float[np.ndarray, " items"]) -> float:
 
 
 def _number(value: float) -> float | None:
+    """Returns a number for JSON, None if it is not finite."""
     return float(value) if math.isfinite(value) else None
 
 
@@ -350,7 +354,7 @@ def _lacking(
     score: str,
     role: str,
 ) -> list[str]:
-    """Says how many videos have no score."""
+    """Returns one sentence per role of which videos have no score."""
     return [
         f"{int((~each).sum())} of the {len(each)} {name} have no {score} and are "
         f"{what}."
@@ -363,11 +367,12 @@ def _lacking(
 
 
 def _statement(result: dict[str, Any], reason: str) -> str:
-    num, many = len(result["rows"]), result["calibration"]
+    """Returns what the list shows, or why nothing is tested."""
+    num, calibration = len(result["rows"]), result["calibration"]
     if reason:
-        whose = "1 suspect is" if num == 1 else f"{num} suspects are"
-        return f"{whose} ranked but not tested: {reason}."
-    called = CALLED[many["role"]]
+        who = "1 suspect is" if num == 1 else f"{num} suspects are"
+        return f"{who} ranked but not tested: {reason}."
+    called = CALLED[calibration["role"]]
     fewest, listed = result["fewest"], result["num_listed"]
     possible = (
         f"a list would need at least {fewest}, or {result['for_one']} sources of "
@@ -380,10 +385,11 @@ def _statement(result: dict[str, Any], reason: str) -> str:
             f"none can be listed, whatever its score: it takes {result['for_one']} "
             f"sources of {called} for one alone"
         )
-    once = ", each of which counts once" if many["sources"] < many["videos"] else ""
+    videos, sources = calibration["videos"], calibration["sources"]
+    once = ", each of which counts once" if sources < videos else ""
     return (
         f"{listed} of {num} suspects are listed at a false discovery rate of "
-        f"{result['fdr']:g}, against {many['videos']} {called} from "
-        f"{counted(many['sources'], 'source')}{once}: {possible}. "
+        f"{result['fdr']:g}, against {videos} {called} from "
+        f"{counted(sources, 'source')}{once}: {possible}. "
         f"{ASSUMPTION.format(calibration=called)}"
     )

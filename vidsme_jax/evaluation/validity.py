@@ -1,9 +1,10 @@
-"""What an audit shows: blind tests and a verdict for each comparison and score.
+"""Tests each comparison without the model and gives a verdict for each score.
 
 Axes: `items`, rows of the table; `rows`, those of two roles; `scores`.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,23 +33,22 @@ from vidsme_jax.settings import views
 from vidsme_jax.wording import printable
 
 _MAX_VERTICES = 200  # Of the ROC curve kept for the report.
-_NOT_KNOWN = "what the clips show without a model is not known"
 CALLED = {"nonmembers": "non-members", "calibration": "calibration clips"}
 
 
-# Two roles, their labels permuted, and the joint test of their blind features.
+# Two roles, permutations of their labels, and the joint test of their blind features.
 _Whole = tuple[Between, Labels, blind.Joint | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Procedure:
-    """How tests are made.
+    """The parameters of tests.
 
     Attributes:
-      alpha: The level of each.
-      smallest: The smallest AUC of interest.
-      number: Of permutations.
-      seed: Of them, and of cross-fitting.
+      alpha: The level of each test, in (0, 1).
+      smallest: The smallest AUC of interest, in (0.5, 1).
+      number: The number of permutations.
+      seed: The seed of permutations and of cross-fitting.
     """
 
     alpha: float = 0.05
@@ -60,13 +60,13 @@ class Procedure:
     def blind_alpha(self) -> float:
         """Returns the level at which two sets differ without a model.
 
-        A stricter alpha asks more of the scores; it must not ask less of the sets.
+        It is not below 0.05, so that a stricter alpha does not hide differences.
         """
         return max(self.alpha, verdicts.BLIND_ALPHA)
 
     @classmethod
     def of(cls, given: views.Report) -> "Procedure":
-        """Takes the settings of a report."""
+        """Returns the procedure with the settings of a report."""
         return cls(
             alpha=given.alpha,
             smallest=given.smallest_auc,
@@ -81,7 +81,8 @@ class Procedure:
         require(
             self.alpha >= 1 / (self.number + 1),
             f"alpha is {self.alpha:g}, which is below the smallest p-value of "
-            f"{self.number} permutations, {1 / (self.number + 1):.2g}",
+            f"{self.number} permutations, {1 / (self.number + 1):.2g}; give a larger "
+            f"alpha or at least {math.ceil(1 / self.alpha - 1 - 1e-9)} permutations",
         )
 
 
@@ -94,20 +95,19 @@ def judge(
     """Tests members against non-members without the model, and gives verdicts.
 
     Args:
-      table: The scores, with what is known of the clips.
-      evaluation: Of `metrics.evaluate`, of the same table.
-      tests: How.
-      headline: For which a matched subset is looked for where the sets differ, and
-        whose p is followed as sources are added.
+      table: The scores, with the features of the clips.
+      evaluation: The result of `metrics.evaluate` for this table.
+      tests: The parameters of the tests.
+      headline: The score that is evaluated on a matched subset where the sets differ,
+        and whose p is computed for subsets of sources.
 
     Returns:
       Plain lists, dicts, numbers and strings, no NaN: by comparison `description`,
-      `sources` of both roles, `blind` and `apart` (each of `shift`), `duplicates`
-      (videos listed in both roles, whole or in parts), `left_out` (of the tests, in
-      words), `verdicts` by score
-      (`verdicts.of_score`), `matched` (of `headline`, or None), `growth` (of
-      `growth.of_score`, of the headline in the largest comparisons, else None) and
-      `roc`, of the propensity.
+      `sources` of both roles, `blind` (of `shift`), `apart` (of `apart`), `duplicates`
+      (of `duplicates`), `left_out` (of `left_out`), `verdicts` by score (of
+      `verdicts.of_score`), `matched` (of `matching.result` for `headline`, or None),
+      `growth` (of `growth.of_score` for `headline` in the 6 largest comparisons, or
+      None) and `roc`, the curve of the propensity.
 
     Raises:
       AuditError: The table has no such headline, or a number is out of range.
@@ -127,7 +127,7 @@ def judge(
         scores = evaluation["comparisons"][name]["scores"]
         between = traits.between(members, nonmembers)
         permuted = between.sources.permuted(tests.number, tests.seed)
-        joint = _joint(traits, between, permuted, tests)
+        joint = joint_test(traits, between, permuted, tests)
         shared = duplicates(table, members, nonmembers)
         files = apart(between, permuted, tests, "members", "nonmembers")
         result: dict[str, Any] = {
@@ -135,7 +135,7 @@ def judge(
             "sources": dict(
                 zip(("members", "nonmembers"), between.sources.counts, strict=True)
             ),
-            "blind": _shift(joint, between, tests, "members", "nonmembers"),
+            "blind": shift(joint, between, tests, "members", "nonmembers"),
             "apart": files,
             "duplicates": shared,
             "left_out": left_out(
@@ -163,32 +163,10 @@ def judge(
     return found
 
 
-def shift(
-    traits: Traits,
-    between: Between,
-    permuted: Labels,
-    tests: Procedure,
-    first: str,
-    second: str,
-) -> dict[str, Any]:
-    """Says whether features that a model would read separate two roles.
-
-    Returns:
-      `differs`, None where it was not tested; `p`, `blind_families` (p of each), `auc`,
-      `strongest` in words, `columns` that were looked at, and a `statement`.
-    """
-    joint = _joint(traits, between, permuted, tests)
-    return _shift(joint, between, tests, first, second)
-
-
 def left_out(between: Between, rows: tuple[int, int], first: str, second: str) -> str:
-    """Says which rows of two roles are not in the tests; "" where all are.
+    """Returns a sentence on the rows that are not in the tests; "" if all are.
 
-    Args:
-      between: The two roles.
-      rows: How many each has.
-      first: The role of the first.
-      second: Likewise.
+    `rows` are the numbers of rows of the two roles, `first` and `second` their names.
     """
     tested = int(between.sources.label[between.sources.source].sum())
     others = len(between.rows) - tested
@@ -202,48 +180,52 @@ def left_out(between: Between, rows: tuple[int, int], first: str, second: str) -
     )
 
 
-def _joint(
+def joint_test(
     traits: Traits,
     between: Between,
     permuted: Labels,
     tests: Procedure,
 ) -> blind.Joint | None:
-    """Tests what a model would read; None if the traits of the clips are unknown."""
+    """Tests the families that a model would read; None if no pixels were measured."""
     if not traits.known:
         return None
     return blind.joint(between.reaching, between.sources, permuted, tests.seed)
 
 
-def _shift(
+def shift(
     joint: blind.Joint | None,
     between: Between,
     tests: Procedure,
     first: str,
     second: str,
 ) -> dict[str, Any]:
-    """Says what the joint test shows; see `shift`."""
+    """Returns the result of `joint_test` for two roles with these names.
+
+    Returns:
+      `differs`, None if it was not tested; `p`, `families` (p of each), `auc`,
+      `strongest` in words, the number of `columns`, and a `statement`.
+    """
     names = _named(first), _named(second)
     if joint is None:
         statement = (
             f"Not tested whether {names[0]} and {names[1]} differ without any model: "
-            f"{_NOT_KNOWN}."
+            f"{verdicts.NOT_KNOWN}."
         )
         nothing = dict.fromkeys(("differs", "p", "auc", "strongest"))
         return nothing | {"families": {}, "columns": 0, "statement": statement}
     columns = sum(len(each.columns) for each in between.reaching)
     strongest = _strongest(joint)
-    looked = (
+    tested = (
         f"{columns} properties of {_listed([each.name for each in between.reaching])}"
     )
     if joint.p <= tests.blind_alpha:
         statement = (
             f"Without any model {names[0]} and {names[1]} differ: {strongest}, AUC "
-            f"{joint.auc:.2f} ({verdicts.p_is(joint.p)}, corrected for all "
-            f"{looked})."
+            f"{joint.auc:.2f} ({verdicts.p_is(joint.p)}, corrected for all {tested})."
         )
     else:
         statement = (
-            f"No difference between {names[0]} and {names[1]} was found in {looked} "
+            f"No difference between {names[0]} and {names[1]} was found in {tested} "
             f"({verdicts.p_is(joint.p)}; the largest is {strongest}, AUC "
             f"{joint.auc:.2f}). That does not show that there is none."
         )
@@ -251,6 +233,7 @@ def _shift(
 
 
 def _facts(joint: blind.Joint, tests: Procedure, statement: str) -> dict[str, Any]:
+    """Returns a joint test for JSON."""
     return {
         "differs": joint.p <= tests.blind_alpha,
         "p": joint.p,
@@ -268,10 +251,10 @@ def apart(
     first: str,
     second: str,
 ) -> dict[str, Any] | None:
-    """Says whether files of two roles differ in what cannot reach the model.
+    """Tests whether files of two roles differ in features that cannot reach the model.
 
     Returns:
-      As `shift`, without `columns`; None where nothing of the files is known.
+      As `shift`, without `columns`; None if no such feature varies.
     """
     if not between.apart:
         return None
@@ -280,24 +263,24 @@ def apart(
     if first == "suspects":
         advice = f"take {names[1]} that were made and stored as the {names[0]} were"
     joint = blind.joint(between.apart, between.sources, permuted, tests.seed)
-    strongest, looked = _strongest(joint), _listed([x.name for x in between.apart])
+    strongest, tested = _strongest(joint), _listed([x.name for x in between.apart])
     if joint.p <= tests.blind_alpha:
         statement = (
             f"The files of {names[0]} and {names[1]} differ in what the model does not "
-            f"read: {strongest}, AUC {joint.auc:.2f} ("
-            f"{verdicts.p_is(joint.p)}). Sets that are drawn from one collection at "
-            f"random differ so in {tests.blind_alpha:.0%} of draws at most; {advice}."
+            f"read: {strongest}, AUC {joint.auc:.2f} ({verdicts.p_is(joint.p)}). Sets "
+            "drawn at random from one collection differ this much in at most "
+            f"{tests.blind_alpha:.0%} of draws; {advice}."
         )
     else:
         statement = (
-            f"No difference was found in what the model does not read ({looked}; "
+            f"No difference was found in what the model does not read ({tested}; "
             f"{verdicts.p_is(joint.p)})."
         )
     return _facts(joint, tests, statement)
 
 
 def _in_files(found: Mapping[str, Any] | None) -> str:
-    """Says in what files differ; "" if in nothing, or nothing is known."""
+    """Names the strongest difference of the files; "" if none was found."""
     if found is None or not found["differs"]:
         return ""
     return f"{found['strongest']}, AUC {found['auc']:.2f}"
@@ -312,7 +295,7 @@ def _verdicts(
     reason: str,
     files: str,
 ) -> dict[str, Any]:
-    """Returns the verdict of each score; those with the same rows together."""
+    """Returns the verdict of each score, those that have the same rows together."""
     levels = tests.alpha, tests.smallest
     rows = whole[0].rows
     split = int(whole[0].sources.label[whole[0].sources.source].sum())
@@ -333,14 +316,14 @@ def _verdicts(
             found[name] = verdicts.of_score(Evidence(auc), *levels, reason)
     for mask, names in together.items():
         kept = np.frombuffer(mask, bool)
-        its = whole
+        part = whole
         if not kept.all():
             firsts, others = rows[:split][kept[:split]], rows[split:][kept[split:]]
             between = traits.between(firsts, others)
             permuted = between.sources.permuted(tests.number, tests.seed)
-            its = between, permuted, _joint(traits, between, permuted, tests)
+            part = between, permuted, joint_test(traits, between, permuted, tests)
         each = np.stack([columns[name] for name in names], axis=1)
-        tested = _tested(its, each, [placebos[name] for name in names], tests)
+        tested = _tested(part, each, [placebos[name] for name in names], tests)
         for name, evidence in zip(names, tested, strict=True):
             evidence = evidence._replace(auc=scores[name]["auc"])
             found[name] = verdicts.of_score(evidence, *levels, reason, files)
@@ -353,7 +336,7 @@ def _tested(
     placebos: list[Float[np.ndarray, "2 items"] | None],
     tests: Procedure,
 ) -> list[Evidence]:
-    """Returns what verdicts of scores follow from; none of the rows lacks one."""
+    """Returns the evidence for verdicts of scores that all rows have."""
     between, permuted, joint = whole
     sources, seed = between.sources, tests.seed
     if min(sources.counts) < 2:
@@ -377,13 +360,13 @@ def _tested(
 
 
 def _roc(between: Between, seed: int) -> dict[str, Any] | None:
-    """Returns the curve of the propensity by what reaches the model."""
+    """Returns the ROC curve of the propensity by families that reach the model."""
     if not between.reaching:
         return None
     values = blind.propensity(between.reaching, between.sources, seed)
     label = between.sources.label
     curve = metrics.roc_curve(values[label], values[~label])
-    kept = metrics.spread(len(curve.fpr), _MAX_VERTICES)
+    kept = metrics.thinned(len(curve.fpr), _MAX_VERTICES)
     return {
         "auc": blind.auc(values, between.sources),
         "fpr": curve.fpr[kept].tolist(),
@@ -392,7 +375,7 @@ def _roc(between: Between, seed: int) -> dict[str, Any] | None:
 
 
 def _strongest(joint: blind.Joint) -> str:
-    """Names the feature that separates two sets best."""
+    """Returns the name of the feature that separates two sets best."""
     if joint.strongest == blind.ALL:
         return f"all columns of {joint.family} together"
     column = printable(joint.strongest.replace("_", " "), 100)
@@ -404,5 +387,6 @@ def _named(role: str) -> str:
 
 
 def _listed(names: list[str]) -> str:
+    """Returns names as 'a, b and c'."""
     *most, last = names or ["nothing"]
     return f"{', '.join(most)} and {last}" if most else last

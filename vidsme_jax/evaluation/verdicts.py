@@ -1,15 +1,15 @@
-"""Verdicts: what a score shows of membership, by rules that were checked by simulation.
+"""Gives verdicts on what a score shows of membership, by rules checked by simulation.
 
-Of one declared comparison and score, with alpha the level of every test and A* the
+For one declared comparison and score, with alpha the level of every test and A* the
 smallest AUC of interest:
 
 - p_s: the score ranks members above non-members (`ranking`).
-- p_b: the two sets differ without any model (`blind`); the AUC of that is A_b.
+- p_b: the two sets differ without any model (`blind`), with AUC A_b.
 - p_r: the score ranks members above beyond what the blind features explain
   (`adjusted`).
-- p_d: the larger of p_s and p_r of the score's rank less that by the reference model.
-  Adjusting alone finds 5 to 9 % of null differences at 5 %.
-- p_c: by the reference model, non-members do not rank as by the score (`placebo`).
+- p_d: the larger of p_s and p_r of the score's rank less the reference model's rank.
+  Adjusting alone rejects 5 to 9 % of null differences at 5 %.
+- p_c: the reference model ranks non-members as the score does (`placebo`).
 
 | verdict | where |
 |---|---|
@@ -20,43 +20,44 @@ smallest AUC of interest:
 | `ranks_above_no_placebo` | p_s, p_r <= alpha, p_b > alpha or A_b <= 0.70 |
 | `supported` | the same with a reference model, p_c <= alpha, and p_d <= alpha |
 
-No rule on blind features alone is safe: what they do not measure makes a score of a
-model that has seen nothing rank members above in up to all corpora; with a reference
-model at most one in twenty is called supported (`benchmarks/validity.py`).
+Blind features alone are not enough: differences that they do not measure make a score
+of a model that has seen nothing rank members above, in up to all corpora. With a
+reference model at most one in twenty is called supported (`benchmarks/validity.py`).
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from vidsme_jax.evaluation import intervals
 from vidsme_jax.wording import counted
 
-MIN_SOURCES = 20  # Of each role; the rules held in simulations from there on.
-CAP = 0.70  # Of the blind AUC: beyond it nothing is supported.
-BLIND_ALPHA = 0.05  # Of p_b, at least: a strict alpha must not ask less of the sets.
+MIN_SOURCES = 20  # Of each role; in simulations the rules were valid from there on.
+CAP = 0.70  # Of the blind AUC; above it nothing is supported.
+BLIND_ALPHA = 0.05  # The least level of p_b: a strict alpha must not hide differences.
+NOT_KNOWN = "what the clips show without a model is not known"
 NAMES = (
     *("supported", "ranks_above_no_placebo", "chance", "shift"),
     *("underpowered", "not_tested"),
 )
-
-_P_VALUES = ("p_s", "p_b", "p_r", "p_d", "p_c")
+_VALUES = ("p_s", "p_b", "p_r", "p_d", "p_c", "blind_auc")  # Of the evidence.
 
 
 class Evidence(NamedTuple):
-    """What a verdict follows from; a p-value is None where there is none.
+    """The evidence for a verdict; p-values are defined in the module's docstring.
 
     Attributes:
-      auc: With its interval, as `metrics.evaluate` has it.
-      p_s: See the module, as for the others.
-      p_b: None where it could not be tested.
-      p_r: Likewise.
+      auc: The AUC with its interval, as in `metrics.evaluate`.
+      p_s: None if the score was not tested.
+      p_b: None if the blind features could not be tested.
+      p_r: None if the blind features could not be tested.
       p_d: None without a reference model's score.
-      p_c: Likewise.
-      blind_auc: A_b.
+      p_c: None without a reference model's score.
+      blind_auc: A_b; None if the blind features could not be tested.
       blind: The feature that separates the sets best, in words.
-      sources: Of members and of non-members.
+      sources: The numbers of sources of members and of non-members.
     """
 
-    auc: dict[str, Any]
+    auc: Mapping[str, Any]
     p_s: float | None = None
     p_b: float | None = None
     p_r: float | None = None
@@ -70,14 +71,14 @@ class Evidence(NamedTuple):
 def of_score(
     found: Evidence, alpha: float, smallest: float, reason: str = "", files: str = ""
 ) -> dict[str, Any]:
-    """Applies the rules.
+    """Returns the verdict on one score and comparison.
 
     Args:
-      found: Of one score and comparison.
+      found: The evidence.
       alpha: The level of every test.
       smallest: A*, the smallest AUC of interest.
-      reason: Why nothing is tested; "" where it is.
-      files: In what the files differ that cannot reach the model; "" if in nothing.
+      reason: Why nothing is tested; "" if it is.
+      files: The difference of the files that cannot reach the model; "" if none.
 
     Returns:
       `verdict`, one of `NAMES`; `statement`, one sentence without its subject; and the
@@ -97,20 +98,17 @@ def of_score(
     verdict, statement = _ruled(found, alpha, smallest, reason)
     if files and verdict in ("supported", "ranks_above_no_placebo"):
         statement += (
-            f"; the files of the two differ, too ({files}): they were hardly drawn "
-            "from one collection, and a matched subset should be compared"
+            f"; the files of the two differ, too ({files}): the sets were probably not "
+            "drawn from one collection, and a matched subset should be compared"
         )
-    values = {name: getattr(found, name) for name in _P_VALUES}
-    return (
-        {"verdict": verdict, "statement": statement}
-        | values
-        | {"blind_auc": found.blind_auc}
-    )
+    values = {name: getattr(found, name) for name in _VALUES}
+    return {"verdict": verdict, "statement": statement} | values
 
 
 def _ruled(
     found: Evidence, alpha: float, smallest: float, reason: str
 ) -> tuple[str, str]:
+    """Returns the verdict and its statement by the rules of the module."""
     if reason:
         return "not_tested", f"is not tested: {reason}"
     if found.auc["value"] is None:
@@ -126,9 +124,7 @@ def _ruled(
         or found.p_r is None
         or found.blind_auc is None
     ):
-        return "not_tested", (
-            "is not tested: what the clips show without a model is not known"
-        )
+        return "not_tested", (f"is not tested: {NOT_KNOWN}")
     numbers = f"AUC {intervals.in_words(found.auc)}, {p_is(found.p_s)}"
     blind = f"{found.blind} (AUC {found.blind_auc:.2f}, {p_is(found.p_b)})"
     if found.p_s > alpha:
@@ -194,7 +190,7 @@ def _ruled(
     )
 
 
-def sentence(name: str, found: dict[str, Any]) -> str:
+def sentence(name: str, found: Mapping[str, Any]) -> str:
     """Returns the statement of a verdict as a sentence about a score.
 
     Example:
@@ -205,7 +201,7 @@ def sentence(name: str, found: dict[str, Any]) -> str:
 
 
 def p_words(p: float) -> str:
-    """Formats a p-value.
+    """Formats a p-value with two or three digits, or four decimals below 0.01.
 
     Example:
       >>> p_words(0.0123), p_words(0.000999)
@@ -215,7 +211,7 @@ def p_words(p: float) -> str:
 
 
 def p_is(p: float) -> str:
-    """Says what a p-value is; of one that its digits would show as 0, an upper end.
+    """Returns 'p = ...', or an upper bound where its digits would show 0.
 
     Example:
       >>> p_is(0.0123), p_is(1.2e-7)
@@ -224,11 +220,11 @@ def p_is(p: float) -> str:
     return "p < 0.0001" if p < 0.0001 else f"p = {p_words(p)}"
 
 
-def of_reference(evaluation: dict[str, Any], comparison: str, score: str) -> str:
-    """Says in one sentence what the reference model alone shows by a score.
+def of_reference(evaluation: Mapping[str, Any], comparison: str, score: str) -> str:
+    """Returns one sentence on what the reference model alone shows by a score.
 
-    It has seen no members, so that its AUC is that of a placebo: anything but 0.5 comes
-    from another difference between the two sets.
+    It has seen no members, so that its AUC is a placebo's: anything but 0.5 comes from
+    another difference between the two sets.
     """
     compared = evaluation["comparisons"].get(comparison, {})
     found = compared.get("reference", {}).get(score)

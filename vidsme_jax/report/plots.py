@@ -152,7 +152,7 @@ def _thinned(num_vertices: int) -> Int[np.ndarray, " drawn"]:
     """Returns the vertices to draw: all, or as many as a figure shows, dense near 0."""
     if num_vertices <= _MAX_VERTICES:
         return np.arange(num_vertices)
-    return metrics.spread(num_vertices, _MAX_VERTICES)
+    return metrics.thinned(num_vertices, _MAX_VERTICES)
 
 
 @dataclasses.dataclass(frozen=True)

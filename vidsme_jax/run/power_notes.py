@@ -121,7 +121,7 @@ def suspects(items: Sequence[Item]) -> tuple[Clips, Clips] | None:
 def _clips(items: Sequence[Item]) -> Clips:
     """Counts the videos of some rows by what they were cut from."""
     sources = {x.clip: (bool(x.source), x.source or x.clip) for x in items}
-    return Clips.counted(collections.Counter(sources.values()).values())
+    return Clips.of_sources(collections.Counter(sources.values()).values())
 
 
 def _named(pair: tuple[Clips, Clips], *names: str) -> str:

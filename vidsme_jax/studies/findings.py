@@ -41,7 +41,7 @@ def evaluate(
 
     Returns:
       JSON-ready: `points`, one row per point and comparison; `groups`, see
-      `groups.counted`; `comparisons`, by name: `description`, `blind` (for each sheet,
+      `groups.summary`; `comparisons`, by name: `description`, `blind` (for each sheet,
       as in an audit), the rows `declared` and `best`, and `by_chance`, see
       `best_by_chance`.
     """
@@ -74,7 +74,7 @@ def evaluate(
         "study": study,
         "caution": CAUTION,
         "intervals": intervals.INTERVALS,
-        "groups": groups.counted(sheets[0].table),
+        "groups": groups.summary(sheets[0].table),
         "comparisons": comparisons,
         "points": rows,
     }
