@@ -57,8 +57,8 @@ def test_every_problem_is_in_one_message(config, tmp_path):
     "changes, message",
     [
         ({"train__method": "lora", "train__tower": "frozen"}, "in any case: leave it"),
-        ({"train__merged": True}, "config.train.merged is of the method lora"),
-        ({"train__snapshots": (13,)}, "later ones are never reached"),
+        ({"train__merged": True}, "config.train.merged is true, a choice of"),
+        ({"train__snapshots": (13,)}, "or leave out epochs above it"),
         (
             {"train__snapshots": (3,), "train__max_steps": 5},
             "5 steps end before epoch 3, of 2 each: raise config.train.max_steps",
@@ -98,7 +98,7 @@ def test_corpus_and_checkpoint_problems_are_reported_together(config, tmp_path):
     text = str(caught.value)
     assert "absent.jsonl" in text
     assert "no config.json" in text
-    assert "--config.overwrite replaces it" in text
+    assert "--config.overwrite=true replaces it" in text
 
 
 def test_broken_rows_and_clips_are_reported_together(config, corpus, tmp_path):
@@ -142,11 +142,13 @@ def test_a_pool_is_not_written_over(config, corpus, tmp_path):
     pool.corpus.video_root = str(corpus)
     text = (corpus / "members.jsonl").read_text()
     (tmp_path / "members.jsonl").write_text(text)
-    with pytest.raises(AuditError, match="in whose place the training would write"):
+    with pytest.raises(AuditError, match="which the training would replace by its"):
         training.run(pool, tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "nonmembers.jsonl").write_text("{}")
-    with pytest.raises(AuditError, match="and no training that wrote it: take another"):
+    with pytest.raises(
+        AuditError, match="holds no training that wrote it: take another"
+    ):
         training.run(pool, tmp_path / "out")
     assert (tmp_path / "members.jsonl").read_text() == text
 
@@ -159,7 +161,7 @@ def test_a_pool_of_one_source_is_refused_before_it_is_decoded(config, corpus, tm
     pool.corpus.members = (str(tmp_path / "rows.jsonl"),)
     pool.corpus.video_root = str(corpus)
     with pytest.raises(AuditError, match="its 5 rows are of 1 source, and members"):
-        options.ask(pool, tmp_path / "out")
+        options.check(pool, tmp_path / "out")
 
 
 @pytest.mark.long
