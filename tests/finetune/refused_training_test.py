@@ -16,7 +16,7 @@ from trainings import changed
 from vidsme_jax.base import AuditError, Clip, ClipError
 from vidsme_jax.commands import finetune as command
 from vidsme_jax.demo import clips
-from vidsme_jax.finetune import examples, options, preparing, record, training
+from vidsme_jax.finetune import examples, pool, preparing, record, training
 from vidsme_jax.store import lock
 
 FRAMES = 4
@@ -157,11 +157,11 @@ def test_a_pool_of_one_source_is_refused_before_it_is_decoded(config, corpus, tm
     rows = [json.loads(x) for x in (corpus / "members.jsonl").read_text().splitlines()]
     rows = [json.dumps(row | {"source": "one film"}) for row in rows]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
-    pool = changed(config, corpus__nonmembers=(), train__member_share=0.5)
-    pool.corpus.members = (str(tmp_path / "rows.jsonl"),)
-    pool.corpus.video_root = str(corpus)
-    with pytest.raises(AuditError, match="its 5 rows are of 1 source, and members"):
-        options.check(pool, tmp_path / "out")
+    divided = changed(config, corpus__nonmembers=(), train__member_share=0.5)
+    divided.corpus.members = (str(tmp_path / "rows.jsonl"),)
+    divided.corpus.video_root = str(corpus)
+    with pytest.raises(AuditError, match="its 5 rows have 1 source, and members"):
+        pool.check(divided, tmp_path / "out")
 
 
 @pytest.mark.long

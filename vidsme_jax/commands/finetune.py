@@ -65,17 +65,19 @@ def main(argv: list[str]) -> int:
 
 
 def _train(workdir: str | None) -> int:
-    pool = options.check(flags.FLAGS.config, workdir)
+    from vidsme_jax.finetune import pool
+
+    found = pool.check(flags.FLAGS.config, workdir)
     if flags.FLAGS.check:
         unseen = rehearsal.DECODING, rehearsal.MEMORY, rehearsal.MODEL
-        terminal.show("\n".join(rehearsal.of_rows(pool.items, unseen)))
+        terminal.show("\n".join(rehearsal.of_rows(found.items, unseen)))
         return exits.OK
     from vidsme_jax.finetune import record, training
     from vidsme_jax.run.stopping import Stop
 
     stop = Stop()
     stop.listen()
-    folder = pathlib.Path(str(workdir))  # `options.check` refuses None.
+    folder = pathlib.Path(str(workdir))  # `pool.check` refuses None.
     terminal.show(
         record.summary(training.run(flags.FLAGS.config, folder, stop), folder)
     )

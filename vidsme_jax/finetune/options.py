@@ -188,32 +188,6 @@ def problems(config: ConfigDict) -> list[str]:
     return settings.problems(config, RULES)
 
 
-def check(config: ConfigDict, workdir: str | pathlib.Path | None) -> Any:
-    """Checks configuration, work directory and corpus; JAX is not imported.
-
-    Args:
-      config: See `RULES`.
-      workdir: Receives the model; None is a problem.
-
-    Returns:
-      The rows, a `pool.Pool`.
-
-    Raises:
-      AuditError: Lists every problem of values, work directory and corpus, and a local
-        checkpoint that does not exist.
-    """
-    from vidsme_jax.finetune import pool
-
-    problems = Problems(config, RULES)
-    collect(problems, config, workdir)
-    rows = None
-    if problems.none_in("corpus", "train.member_share"):
-        with problems.collected():
-            rows = pool.rows(problems.settings, train_of(config))
-    problems.close()
-    return rows
-
-
 def collect(
     problems: Problems, config: ConfigDict, workdir: str | pathlib.Path | None
 ) -> None:

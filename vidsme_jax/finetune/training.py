@@ -140,7 +140,7 @@ class _Training:
                 shutil.rmtree(path)
         for path in options.snapshots_in(workdir):
             files.sweep(path)
-        if prepared.split:
+        if prepared.train.divides:
             items = [row.item for row in prepared.rows]
             if root := pool.write_manifests(workdir, items):
                 logging.info(
