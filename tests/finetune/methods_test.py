@@ -88,8 +88,8 @@ def test_low_rank_updates_are_written_as_an_adapter(adapter, trained):
 def test_an_adapter_finds_a_base_of_this_machine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base").mkdir()
-    assert training._lasting("base") == str(tmp_path / "base")
-    assert training._lasting("owner/name") == "owner/name"
+    assert training._absolute("base") == str(tmp_path / "base")
+    assert training._absolute("owner/name") == "owner/name"
 
 
 @pytest.mark.long

@@ -61,7 +61,7 @@ def test_every_problem_is_in_one_message(config, tmp_path):
         ({"train__snapshots": (13,)}, "or leave out epochs above it"),
         (
             {"train__snapshots": (3,), "train__max_steps": 5},
-            "5 steps end before epoch 3, of 2 each: raise config.train.max_steps",
+            "before epoch 3 (an epoch has 2): raise config.train.max_steps",
         ),
         ({"train__learning_rate": 11.0}, "it must be a number > 0, at most 10"),
         ({"train__weight_decay": -1.0}, "it must be a number from 0 to 1e\\+06"),
@@ -72,7 +72,7 @@ def test_every_problem_is_in_one_message(config, tmp_path):
         ({"train__method": "lora", "train__pattern": "("}, "missing \\), unterminated"),
         (
             {"train__method": "lora", "train__pattern": "language_model/.*_pro"},
-            "no dense layer of the model matches whole",
+            "which matches no dense layer of the model",
         ),
         (
             {"train__method": "lora", "train__pattern": "vision_tower/patch_.*"},

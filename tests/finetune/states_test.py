@@ -212,7 +212,7 @@ def test_a_state_whose_record_is_of_other_steps_is_refused(config, tmp_path, rec
         patch.setattr(states.States, "save", save)
         with pytest.raises(KeyboardInterrupt):
             training.run(config, tmp_path, Stopping(2))
-    with pytest.raises(AuditError, match="its record is not of 2 steps"):
+    with pytest.raises(AuditError, match="its record has not the losses of 2 steps"):
         training.run(config, tmp_path)
 
 

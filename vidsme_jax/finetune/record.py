@@ -141,7 +141,6 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-
 def summary(record: dict[str, Any], workdir: pathlib.Path) -> str:
     """Returns the result in a few lines.
 
