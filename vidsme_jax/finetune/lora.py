@@ -75,9 +75,9 @@ class Lora:
         if not layers:
             raise AuditError(
                 [
-                    f"config.train.pattern is {train.pattern!r}, which matches no dense "
-                    f"layer of the model{nearest(train.pattern, list(dense))}; it must "
-                    f"match a whole path: {shown}{', ...' * (len(dense) > _SHOWN)}"
+                    f"config.train.pattern is {train.pattern!r}, which matches no "
+                    f"dense layer of the model{nearest(train.pattern, list(dense))}; "
+                    f"it must match a whole path, such as {shown}"
                 ]
             )
         odd = [path for path in layers if dense[path] is not layouts.LINEAR]

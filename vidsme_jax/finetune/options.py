@@ -4,7 +4,6 @@ import glob
 import os
 import pathlib
 import re
-from typing import Any
 
 from ml_collections import ConfigDict
 

@@ -77,8 +77,8 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Prepared:
     model, trainee, devices = source.model, None, None
     if source.checkpoint.adapter is not None and train.writes_adapter:
         problems.add(
-            f"checkpoint {source.name} is an adapter itself, and an adapter of it would "
-            "have no base: set config.train.merged = true"
+            f"checkpoint {source.name} is an adapter itself, and an adapter of it "
+            "would have no base: set config.train.merged = true"
         )
     with problems.collected():
         trainee = Trainee.of(source, train)

@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Sequence
+
 import jax
 import numpy as np
 from absl import logging

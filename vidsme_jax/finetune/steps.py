@@ -231,7 +231,7 @@ class Programs:
         return State(trained, moments, jnp.int32(0), jnp.bool_(True))
 
     def _where(self, path: tuple[Any, ...]) -> NamedSharding:
-        """Returns the sharding of an array: its parameter's, or whole if it has none."""
+        """Returns the sharding of an array's parameter; without one, it is whole."""
         whole = NamedSharding(self._devices.mesh, PartitionSpec())
         name = str(getattr(path[-1], "key", "")) if path else ""
         return self._shardings.get(name, whole)
