@@ -40,7 +40,7 @@ def made(tmp_path_factory):
         ),
         (
             {f"{Q_PROJ}.lora_A.weight": torch.ones(3, 48)},
-            r"q_proj.weight: factors \[48, 4\] x \[3, 48\] for \[48, 48\], r 4",
+            r"q_proj.weight: factors \[48, 4\] x \[3, 48\] do not fit .* with r = 4",
         ),
         (
             {f"{Q_PROJ}.lora_A.weight": torch.ones(0)},
@@ -54,7 +54,7 @@ def made(tmp_path_factory):
             {f"{Q_PROJ}.weight": torch.ones(48, 48)},
             "q_proj.weight: not a low-rank fact",
         ),
-        ({f"{Q_PROJ}.lora_E": torch.ones(4)}, "lora_E: not a low-rank factor"),
+        ({f"{Q_PROJ}.lora_E": torch.ones(4)}, "lora_E: neither a low-rank factor"),
         (
             {f"{Q_PROJ}.lora_A.weight": torch.ones(4, 48, dtype=torch.int8)},
             "q_proj.lora_A.weight: dtype I8, expected F64",
@@ -73,7 +73,7 @@ def made(tmp_path_factory):
         ),
         (
             {BIAS: torch.ones(3)},
-            r"linear_1.bias: a full copy \[3\] for \[48\] of the base",
+            r"linear_1.bias: the adapter's full copy has shape \[3\], the base's weight \[48\]",
         ),
         (
             {
@@ -82,7 +82,7 @@ def made(tmp_path_factory):
                 )
                 for k in "AB"
             },
-            r"0.self_attn.q_proj.weight: in the adapter under two names",
+            r"0.self_attn.q_proj.weight: the adapter holds it under two names",
         ),
         (
             {f"{Q_PROJ}.lora_B.bias": torch.ones(3)},
@@ -139,7 +139,7 @@ SAVED = "modules_to_save names 'multi_modal_projector', and the files hold"
         (("linear_2.weight",), f"{SAVED} only a part of it, without .*2.weight; was"),
         (
             tuple(f"linear_{k}.{part}" for k in "12" for part in ("weight", "bias")),
-            f"{SAVED} no tensor of it: .*linear_1.bias, .*; was the adapter saved",
+            f"{SAVED} no tensor of it: .*linear_1.bias, .*; save the adapter again",
         ),
     ],
     ids=range(7),

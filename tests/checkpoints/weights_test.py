@@ -257,7 +257,7 @@ def test_the_forms_that_are_read_and_what_was_found(tmp_path):
 def test_pickled_weights_are_not_said_to_be_absent(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(AuditError, match=r"allow_pickle=true admits") as caught:
+    with pytest.raises(AuditError, match=r"allow_pickle=true reads") as caught:
         opening.open_checkpoint(str(tmp_path))
     assert "no pytorch_model.bin" not in str(caught.value)
 

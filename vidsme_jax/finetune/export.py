@@ -303,8 +303,6 @@ def _factor_pieces(
                 read = functools.partial(_transposed, value)
                 shape, dtype = value.shape[::-1], value.dtype.name
                 tensors.append(Piece(key, shape, dtype, read))
-    if not factors:
-        problems.append("no layer has any")
     if problems:
         raise ValueError(f"Factors that cannot be written: {'; '.join(problems)}.")
     return tensors, modules
