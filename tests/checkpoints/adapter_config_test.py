@@ -85,7 +85,10 @@ def _config(**keys):
         ({"r": 0}, "r is 0, lora_alpha 8; expected an integer from 1"),
         ({"r": 10**400}, r"r is 10+\.\.\.0+, lora_alpha 8"),
         ({"lora_alpha": float("nan")}, "lora_alpha nan; expected"),
-        ({"rank_pattern": {"q": 2.5}}, "rank_pattern: 'q' is 2.5, expected an integer from 1"),
+        (
+            {"rank_pattern": {"q": 2.5}},
+            "rank_pattern: 'q' is 2.5, expected an integer from 1",
+        ),
         ({"alpha_pattern": {"q(": 2}}, r"'q\(' is no regular expression"),
         (
             {"alpha_pattern": {"(?i)Q_PROJ": 3}},

@@ -86,7 +86,7 @@ def test_every_damaged_or_absent_file_is_named(folder):
         opening.open_checkpoint(str(folder))
     assert len(caught.value.problems) == 2
     assert f"{first.name}: damaged" in str(caught.value)
-    lost = "1 of the 2 files that model.safetensors.index.json names is not there: "
+    lost = "1 of the 2 files that model.safetensors.index.json names is missing: "
     assert lost + second.name in str(caught.value)
 
 

@@ -124,7 +124,7 @@ def test_a_tensor_that_reaches_beyond_its_storage(tmp_path):
         for name, content in names.items():
             archive.writestr(name, content)
     path.write_bytes(buffer.getvalue())
-    with pytest.raises(ValueError, match="x: not a tensor within its storage"):
+    with pytest.raises(ValueError, match="x: does not fit its storage"):
         pickled.headers(path)
 
 
@@ -250,11 +250,11 @@ def test_nothing_but_an_ordered_dictionary_has_a_state(tmp_path, value, state):
         (b"K\x04t", b"J\xff\xff\xff\x7ft", "has 16 bytes, and its description claims"),
         (b"K\x04t", b"J\xff\xff\xff\xfft", "has 16 bytes, and its description claims"),
         (b"K\x04t", b"\x8a\xff" + b"\x7f" * 255 + b"t", "its description claims"),
-        (b"K\x04\x85K\x01\x85", b"K\x05\x85K\x01\x85", "not a tensor within"),
+        (b"K\x04\x85K\x01\x85", b"K\x05\x85K\x01\x85", "does not fit its storage"),
         (
             b"K\x04\x85K\x01\x85",
             b"J\xff\xff\xff\x7f\x85K\x00\x85",
-            "not a tensor within",
+            "does not fit its storage",
         ),
         (b"K\x04\x85K\x01\x85", b"K\x04\x85J\xff\xff\xff\xff\x85", "strides"),
         (b"K\x04\x85K\x01\x85", b"K\x04\x85)", "shape .4,., strides"),
@@ -269,7 +269,7 @@ def test_nothing_but_an_ordered_dictionary_has_a_state(tmp_path, value, state):
             "shape",
         ),
         (b"K\x04\x85", b"X\x01\x00\x00\x00a", "without a storage or a shape"),
-        (b"QK\x00", b"QK\x05", "not a tensor within its storage"),
+        (b"QK\x00", b"QK\x05", "does not fit its storage"),
         (b"QK\x00", b"QG" + bytes(8), "shape"),
         (b"X\x01\x00\x00\x000", b"X\x01\x00\x00\x001", "unknown storage"),
         (b"FloatStorage", b"EvilStorage", "asks for torch.EvilStorage; refused"),
@@ -304,7 +304,7 @@ def test_archives_that_unfold(tmp_path):
     begun, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", b"}" * 50_000_000)
-    with pytest.raises(ValueError, match="compressed; torch stores it plainly"):
+    with pytest.raises(ValueError, match="is compressed, expected stored"):
         pickled.headers(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/data.pkl", b"}" * 5_000_000)

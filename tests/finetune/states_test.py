@@ -200,7 +200,7 @@ def test_a_state_without_what_it_is_of_is_refused(config, tmp_path, content):
     with pytest.raises(AuditError) as caught:
         training.run(changed(config, train__learning_rate=5e-3), tmp_path)
     (problem,) = caught.value.problems
-    assert "is not there or cannot be read: --config.overwrite=true starts" in problem
+    assert "is missing or cannot be read: --config.overwrite=true starts" in problem
 
 
 @pytest.mark.parametrize("record", [{}, {"curve": [1.0]}, {"steps": 2}])

@@ -129,7 +129,7 @@ def test_names_that_the_family_does_not_know(tmp_path, prefix):
     with pytest.raises(AuditError) as caught:
         models.inspect(str(folder), dtype="float32")
     (problem,) = caught.value.problems
-    assert f"none of its {len(named)} tensors has a name that its conf" in problem
+    assert f"none of its {len(named)} tensors has a name of its config" in problem
 
 
 def test_known_towers_need_no_files():

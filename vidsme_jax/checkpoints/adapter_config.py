@@ -268,7 +268,7 @@ def _by_pattern(
 
 
 def _matched(found: tuple[tuple[Pattern, Any], ...], module: str, default: Any) -> Any:
-    """Returns the value of the first pattern that matches the end of a module's name."""
+    """Returns the value of the first pattern that matches the end of a name."""
     return next((v for pattern, v in found if pattern.matches_end(module)), default)
 
 

@@ -58,8 +58,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         with regular.opened(path) as file:
             if (size := os.fstat(file.fileno()).st_size) > LARGEST_JSON:
                 raise ValueError(
-                    f"{size} bytes, at most {LARGEST_JSON >> 20} MiB are read: fetch it "
-                    "again"
+                    f"{size} bytes, at most {LARGEST_JSON >> 20} MiB are read: fetch "
+                    "it again"
                 )
             content = file.read(LARGEST_JSON)
         value = parsed(content)
@@ -91,7 +91,7 @@ def parsed(content: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Makes an object; refuses a repeated key, as readers differ in which one counts."""
+    """Makes an object; refuses a repeated key, which readers treat differently."""
     out = dict(pairs)
     if len(out) < len(pairs):
         seen: set[str] = set()

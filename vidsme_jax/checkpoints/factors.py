@@ -1,8 +1,8 @@
 """Sorts the tensors of `adapter_model.safetensors` by their module.
 
-PEFT's keys are names of the model in the trainer's memory, after `base_model.model.` and
-before an ending: `lora_A.weight` and similar for low-rank updates, the parameter's name
-for what was trained in full. Between them are the wrappers that PEFT put around a
+PEFT's keys are names of the model in the trainer's memory, after `base_model.model.`
+and before an ending: `lora_A.weight` and similar for low-rank updates, the parameter's
+name for what was trained in full. Between them are the wrappers that PEFT put around a
 module (`base_layer`, `modules_to_save.NAME`) and, in files that PEFT did not write
 itself, the adapter's name (`lora_A.default.weight`).
 """
@@ -50,7 +50,7 @@ class Factors:
 def parse(
     found: dict[str, TensorInfo], config: AdapterConfig, problems: list[str]
 ) -> Factors:
-    """Sorts an adapter's tensors; appends a problem for each that does not belong to it.
+    """Sorts an adapter's tensors; appends a problem for each that is none of it.
 
     One parameter may have two keys, as PEFT writes biases and embeddings, but only with
     the same values.
