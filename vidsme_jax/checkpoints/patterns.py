@@ -206,7 +206,7 @@ class _Match:
         return out
 
     def _at(self, where: Any) -> int:
-        """Returns the positions of an anchor: the beginning, the end, edges of words."""
+        """Returns the positions of an anchor: the beginning, the end, word edges."""
         size = len(self._name)
         if where in (sre.AT_BEGINNING, sre.AT_BEGINNING_STRING):
             return 1

@@ -1,7 +1,7 @@
 """Decides whether a decoder's output layer is its embedding, as `transformers` 5 does.
 
-A model is tied if the config's `tie_word_embeddings` is true, unless the files hold both
-tensors and they differ: then both are used. One of the two is enough for a tied model.
+A model is tied if the config's `tie_word_embeddings` is true, unless the files hold
+both tensors and they differ: then both are used. A tied model needs only one of them.
 https://github.com/huggingface/transformers (`tie_weights`)
 """
 

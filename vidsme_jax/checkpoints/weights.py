@@ -9,7 +9,6 @@ programs, a left-over adapter) are not read.
 import dataclasses
 import pathlib
 import re
-from collections.abc import Sequence
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import content
@@ -144,7 +143,7 @@ def left_over_adapter(folder: pathlib.Path) -> str:
 
 
 def missing(chosen: Chosen) -> str:
-    """Returns the problem of files that the index names and that do not exist, or ""."""
+    """Returns the problem of missing files that the index names, or ""."""
     absent = [path.name for path in chosen.files if not path.is_file()]
     if not absent:
         return ""

@@ -1,4 +1,4 @@
-"""Writes parameters under a checkpoint's names and layouts: the inverse of `loading`."""
+"""Writes parameters under a checkpoint's names and layouts; inverts `loading`."""
 
 import collections
 import contextlib
@@ -129,7 +129,7 @@ def _reader(
 def completed(
     own: Sequence[Piece], source: Mapping[str, TensorInfo], names: Names, dtype: str
 ) -> list[Piece]:
-    """Returns a model's tensors, completed by those of its source that it does not read.
+    """Returns a model's tensors, with those of its source that it does not read.
 
     Written under the source's names are: the parameters; rows of the vocabulary after
     those that the model reads; and tensors of the source that the model ignores (a
