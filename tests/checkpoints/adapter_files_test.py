@@ -52,7 +52,7 @@ def made(tmp_path_factory):
         ),
         (
             {f"{Q_PROJ}.weight": torch.ones(48, 48)},
-            "q_proj.weight: not a low-rank fact",
+            "q_proj.weight: neither a low-rank fact",
         ),
         ({f"{Q_PROJ}.lora_E": torch.ones(4)}, "lora_E: neither a low-rank factor"),
         (
@@ -68,8 +68,8 @@ def made(tmp_path_factory):
                 f"{Q_PROJ.replace('.0.', '.9.')}.lora_{k}.weight": torch.ones(4, 4)
                 for k in "AB"
             },
-            r"layers.9.self_attn.q_proj.weight: has low-rank factors, but the base no "
-            r"such weight; did you mean '.*q_proj.weight'",
+            r"layers.9.self_attn.q_proj.weight: the adapter has low-rank factors, the base "
+            r"no such weight; did you mean '.*q_proj.weight'",
         ),
         (
             {BIAS: torch.ones(3)},
@@ -121,7 +121,7 @@ SAVED = "modules_to_save names 'multi_modal_projector', and the files hold"
 @pytest.mark.parametrize(
     ("ends", "message"),
     [
-        (("",), "holds no low-rank factors.*saved in full.*give .*base instead"),
+        (("",), "holds no low-rank factors.*again, in full.*give .*base"),
         (("lora_A.weight", "lora_B.weight"), "holds no low-rank factors"),
         (
             tuple(
@@ -129,14 +129,14 @@ SAVED = "modules_to_save names 'multi_modal_projector', and the files hold"
                 for k in "AB"
             ),
             "1 weights that target_modules chooses have no .*: "
-            r"language_model.model.layers.1.self_attn.q_proj.weight; was the adapter",
+            r"language_model.model.layers.1.self_attn.q_proj.weight; save the adap",
         ),
         (("linear_1.weight", "r.linear_1.bias"), f"{SAVED} only a part.*linear_1.bias"),
         (
             ("linear_1.bias", "linear_2.bias"),
             f"{SAVED} only a part.*, .*linear_2.bias;",
         ),
-        (("linear_2.weight",), f"{SAVED} only a part of it, without .*2.weight; was"),
+        (("linear_2.weight",), f"{SAVED} only a part of it, without .*2.weight; save"),
         (
             tuple(f"linear_{k}.{part}" for k in "12" for part in ("weight", "bias")),
             f"{SAVED} no tensor of it: .*linear_1.bias, .*; save the adapter again",

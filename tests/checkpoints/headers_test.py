@@ -68,7 +68,7 @@ def _tensor(shape, start, end, dtype="F32"):
         ({"a": _tensor([1], 0, 4, ["F32"])}, None, "dtype is .'F32'., expected F64, "),
         ({"a": 7}, None, "dtype is None, expected F64, "),
         ([], None, "its header is no object but"),
-        ({"__metadata__": {"a": [1]}}, None, "__metadata__ of its header holds more"),
+        ({"__metadata__": {"a": [1]}}, None, "__metadata__ of its header is no object"),
         (b'{"a": {}, "a": {}}', None, "it names the key 'a' twice"),
         (b'{"a":' * 5000, None, "nested too deeply"),
         (b"[" + b"[]," * 2_200_000, None, "about 4400001 values, at most 4194304"),
@@ -156,7 +156,7 @@ def test_json_of_any_size_and_form(folder):
             content.read_json(config)
     with config.open("wb") as file:
         file.truncate(5 << 30)
-    with pytest.raises(AuditError, match="5368709120 bytes, over 128 MiB"):
+    with pytest.raises(AuditError, match="5368709120 bytes, at most 128 MiB"):
         content.read_json(config)
 
 

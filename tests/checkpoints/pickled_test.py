@@ -107,7 +107,7 @@ def test_what_is_no_archive_of_torch(tmp_path):
         pickled.headers(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(ValueError, match=r"no data\.pkl"):
+    with pytest.raises(ValueError, match=r"has 0 data\.pkl"):
         pickled.headers(path)
 
 
@@ -173,7 +173,7 @@ def test_damage_is_reported_in_little_time_and_memory(tmp_path):
     ("content", "text"),
     [
         (b"\x80\x02]r\xff\xff\xff\x7f.", "holds a list"),
-        (b"\x80\x02" + b"}0" * 10, "has POP; refused"),
+        (b"\x80\x02" + b"}0" * 10, "has the opcode POP, which"),
         (b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".", "refused|expected"),
         (b"\x80\x02" + b"(" * 10 + b"c\xffos\nx\n.", "cannot be read"),
     ],
@@ -272,7 +272,7 @@ def test_nothing_but_an_ordered_dictionary_has_a_state(tmp_path, value, state):
         (b"QK\x00", b"QK\x05", "does not fit its storage"),
         (b"QK\x00", b"QG" + bytes(8), "shape"),
         (b"X\x01\x00\x00\x000", b"X\x01\x00\x00\x001", "unknown storage"),
-        (b"FloatStorage", b"EvilStorage", "asks for torch.EvilStorage; refused"),
+        (b"FloatStorage", b"EvilStorage", "calls torch.EvilStorage, which"),
     ],
     ids=str,
 )
@@ -288,11 +288,11 @@ def test_a_tuple_in_itself_many_times_takes_no_time(tmp_path):
     deep = b"K\x01" + b"q\x00h\x00\x86" * 200
     begun = time.process_time()
     for content, text in (
-        (b"\x80\x02}" + deep + b"K\x01s.", "keys are no names"),
+        (b"\x80\x02}" + deep + b"K\x01s.", "keys are neither"),
         (_dictionary(deep), "x: not a tensor but a value of type tuple"),
         (_dictionary(_TENSOR.replace(b"K\x04\x85", deep)), "shape"),
         (_dictionary(_TENSOR.replace(b"\x89}t", b"\x89}" + deep + b"t")), "a view of"),
-        (b"\x80\x02" + deep + b"Q.", "no storage's"),
+        (b"\x80\x02" + deep + b"Q.", "names no storage"),
     ):
         with pytest.raises(ValueError, match=text):
             pickled.headers(_described(tmp_path / "a.bin", content))
