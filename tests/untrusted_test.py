@@ -265,7 +265,7 @@ def test_a_config_that_is_none(checkpoint, text):
 def test_a_config_of_any_size(checkpoint):
     with (checkpoint / "config.json").open("wb") as file:
         file.truncate(1 << 40)  # A terabyte of nothing: a sparse file.
-    assert "over 128 MiB" in _refused(checkpoint)
+    assert "at most 128 MiB" in _refused(checkpoint)
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,8 @@ def made(tmp_path_factory):
                 f"{Q_PROJ.replace('.0.', '.9.')}.lora_{k}.weight": torch.ones(4, 4)
                 for k in "AB"
             },
-            r"layers.9.self_attn.q_proj.weight: the adapter has low-rank factors, the base "
-            r"no such weight; did you mean '.*q_proj.weight'",
+            r"layers.9.self_attn.q_proj.weight: the adapter has low-rank factors, the "
+            r"base no such weight; did you mean '.*q_proj.weight'",
         ),
         (
             {BIAS: torch.ones(3)},

@@ -31,7 +31,7 @@ def test_a_clip_that_changes_while_training_is_named(config, corpus, tmp_path):
     clips._left = 0
     clips(Clip(str(copy), ()))
     copy.write_bytes(source[1].read_bytes())
-    with pytest.raises(ClipError, match="the file changed"):
+    with pytest.raises(ClipError, match="the file was changed"):
         clips(Clip(str(copy), ()))
 
 
@@ -56,12 +56,15 @@ def test_every_problem_is_in_one_message(config, tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"train__method": "lora", "train__tower": "frozen"}, "in any case: leave it"),
+        (
+            {"train__method": "lora", "train__tower": "frozen"},
+            "full alone; the method is lora: leave",
+        ),
         ({"train__merged": True}, "config.train.merged is true, a choice of"),
         ({"train__snapshots": (13,)}, "or leave out epochs above it"),
         (
             {"train__snapshots": (3,), "train__max_steps": 5},
-            "before epoch 3 (an epoch has 2): raise config.train.max_steps",
+            "before epoch 3 .an epoch has 2.: raise config.train.max_steps",
         ),
         ({"train__learning_rate": 11.0}, "it must be a number > 0, at most 10"),
         ({"train__weight_decay": -1.0}, "it must be a number from 0 to 1e\\+06"),
@@ -244,7 +247,7 @@ def test_an_error_of_the_disk_has_a_status(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(command, "flags", given)
     monkeypatch.setattr(command.commands, "usage_problem", lambda argv: "")
     monkeypatch.setattr(command.commands, "begin", lambda: None)
-    monkeypatch.setattr(command.options, "ask", mock.Mock())
+    monkeypatch.setattr(pool, "check", mock.Mock())
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.part")
     monkeypatch.setattr(training, "run", mock.Mock(side_effect=full))
     assert command.main(["finetune"]) == 2
@@ -257,7 +260,7 @@ def test_an_interrupt_has_its_own_status(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(command, "flags", given)
     monkeypatch.setattr(command.commands, "usage_problem", lambda argv: "")
     monkeypatch.setattr(command.commands, "begin", lambda: None)
-    monkeypatch.setattr(command.options, "ask", mock.Mock())
+    monkeypatch.setattr(pool, "check", mock.Mock())
     run = mock.Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr(training, "run", run)
     assert command.main(["finetune"]) == 130
