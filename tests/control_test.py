@@ -56,7 +56,7 @@ def config(corpus):
 def made(corpus, config, tmp_path_factory):
     """(folder, what `run` returned), stopped twice before."""
     folder = tmp_path_factory.mktemp("made") / "control"
-    chosen = plan.ask(config, str(corpus / "pool.jsonl"), folder)
+    chosen = plan.make(config, str(corpus / "pool.jsonl"), folder)
     with pytest.raises(KeyboardInterrupt):
         making.run(chosen, Stopping())
     assert (folder / "model" / "state" / "1").is_dir()
@@ -126,51 +126,53 @@ def test_all_clips_of_a_configuration(corpus, config, tmp_path):
         corpus__fields=("label=label",),
     )
     for source in ("corpus:", str(labelled)):
-        chosen = plan.ask(both, source, tmp_path)
+        chosen = plan.make(both, source, tmp_path)
         assert len(chosen.items) == 20
         assert {item.role for item in chosen.items} == {"members"}
-    assert len(plan.ask(config, "corpus:", tmp_path).items) == 20
+    assert len(plan.make(config, "corpus:", tmp_path).items) == 20
     nothing = changed(config, corpus__members=(), corpus__nonmembers=())
     assert "give --control a manifest" in problems_of(
-        plan.ask, nothing, "corpus:", tmp_path
+        plan.make, nothing, "corpus:", tmp_path
     )
-    few = plan.ask(changed(config, corpus__max_clips=4), "corpus:", tmp_path)
+    few = plan.make(changed(config, corpus__max_clips=4), "corpus:", tmp_path)
     assert len(few.items) == 4 and few.training.train.epochs == plan.STEPS
 
 
 def test_what_is_taken_of_an_audit(corpus, config, tmp_path):
     source = str(corpus / "pool.jsonl")
     video = changed(config, slices=("video",), headline="vid_sme", scores="vid_sme")
-    chosen = plan.ask(video, source, tmp_path)
+    chosen = plan.make(video, source, tmp_path)
     assert chosen.auditing.slices == ("video", "response")
-    assert chosen.stated == ("vid_sme", HEADLINE, "response_loss")
+    assert chosen.reported == ("vid_sme", HEADLINE, "response_loss")
     assert set(chosen.auditing.scores) == set(SCORES)
     greedy = changed(config, response="greedy", headline="response_mean_renyi_1")
-    assert HEADLINE not in plan.ask(greedy, source, tmp_path).stated
+    assert HEADLINE not in plan.make(greedy, source, tmp_path).reported
     assert "response_mean_renyi_1" in problems_of(
-        plan.ask, changed(config, response="greedy"), source, tmp_path
+        plan.make, changed(config, response="greedy"), source, tmp_path
     )
     other = changed(
         config, reference__checkpoint="elsewhere", headline="response_loss_ref"
     )
-    chosen = plan.ask(other, source, tmp_path)
-    assert chosen.stated[0] == "response_loss"
-    assert chosen.asked["headline"] == "response_loss_ref"
+    chosen = plan.make(other, source, tmp_path)
+    assert chosen.reported[0] == "response_loss"
+    assert chosen.settings["headline"] == "response_loss_ref"
     assert not chosen.auditing.reference.checkpoint
     official = changed(config, profile="official", slices=("video",), scores="all")
-    assert "--config.profile=exact" in problems_of(plan.ask, official, source, tmp_path)
+    assert "--config.profile=exact" in problems_of(
+        plan.make, official, source, tmp_path
+    )
     group = changed(config, report__comparison="film", report__alpha=0.01)
-    chosen = plan.ask(group, source, tmp_path).auditing.report
+    chosen = plan.make(group, source, tmp_path).auditing.report
     assert (chosen.comparison, chosen.alpha) == ("all", 0.01)
     rate = changed(config, video__sampling="fps")
-    chosen = plan.ask(rate, source, tmp_path)
+    chosen = plan.make(rate, source, tmp_path)
     assert chosen.training.video.sampling == chosen.auditing.video.sampling == "uniform"
-    assert chosen.asked["video.sampling"] == "uniform"
+    assert chosen.settings["video.sampling"] == "uniform"
 
 
 def test_problems_are_reported_together(config, tmp_path):
     wrong = changed(config, headline="vid_smee", batch_size=0, model__checkpoint="")
-    text = problems_of(plan.ask, wrong, str(tmp_path / "nowhere.jsonl"), None)
+    text = problems_of(plan.make, wrong, str(tmp_path / "nowhere.jsonl"), None)
     places = [
         text.find(part)
         for part in (
@@ -189,7 +191,7 @@ def test_a_control_needs_answers(corpus, config, tmp_path):
             rows = (corpus / "pool.jsonl").read_text().splitlines()
             first = {"id": "a", "video": json.loads(rows[0])["video"], "answer": " "}
             source.write_text("\n".join([json.dumps(first), *rows[1:]]))
-        text = problems_of(plan.ask, config, str(source), tmp_path / "control")
+        text = problems_of(plan.make, config, str(source), tmp_path / "control")
         assert f"{count} of 20 rows have no answer" in text
         assert "give every row an `answer`" in text
     assert not (tmp_path / "control").exists()
@@ -200,23 +202,23 @@ def test_a_folder_of_another_control_is_refused(made, corpus, config):
     source, (folder, _) = str(corpus / "pool.jsonl"), made
     other = changed(config, video__num_frames=3)
     said = "holds a control of other clips, answers or settings"
-    assert said in problems_of(plan.ask, other, source, folder)
-    assert said in problems_of(plan.ask, config, str(corpus / "members.jsonl"), folder)
-    plan.ask(changed(other, overwrite=True), source, folder)
+    assert said in problems_of(plan.make, other, source, folder)
+    assert said in problems_of(plan.make, config, str(corpus / "members.jsonl"), folder)
+    plan.make(changed(other, overwrite=True), source, folder)
     again = changed(config, headline="vid_sme", workers=1)
-    assert plan.ask(again, source, folder).stated[0] == "vid_sme"
+    assert plan.make(again, source, folder).reported[0] == "vid_sme"
     path = folder / "begun.json"
     before = path.read_text()
     path.write_text("{")
-    assert "begun.json: damaged" in problems_of(plan.ask, config, source, folder)
+    assert "begun.json: damaged" in problems_of(plan.make, config, source, folder)
     path.write_text(before)
 
 
 def test_a_control_that_was_refused_holds_no_folder(corpus, config, tmp_path):
     """Before its first step there is nothing that another could not replace."""
     source = str(corpus / "pool.jsonl")
-    plan.begin(plan.ask(config, source, tmp_path))
-    other = plan.ask(changed(config, video__num_frames=3), source, tmp_path)
+    plan.begin(plan.make(config, source, tmp_path))
+    other = plan.make(changed(config, video__num_frames=3), source, tmp_path)
     assert other.training.video.num_frames == 3
 
 

@@ -40,7 +40,7 @@ def made(tmp_path_factory):
         ),
         (
             {f"{Q_PROJ}.lora_A.weight": torch.ones(3, 48)},
-            r"q_proj.weight: factors \[48, 4\] x \[3, 48\] for \[48, 48\], r 4",
+            r"q_proj.weight: factors \[48, 4\] x \[3, 48\] do not fit .* with r = 4",
         ),
         (
             {f"{Q_PROJ}.lora_A.weight": torch.ones(0)},
@@ -52,9 +52,9 @@ def made(tmp_path_factory):
         ),
         (
             {f"{Q_PROJ}.weight": torch.ones(48, 48)},
-            "q_proj.weight: not a low-rank fact",
+            "q_proj.weight: neither a low-rank fact",
         ),
-        ({f"{Q_PROJ}.lora_E": torch.ones(4)}, "lora_E: not a low-rank factor"),
+        ({f"{Q_PROJ}.lora_E": torch.ones(4)}, "lora_E: neither a low-rank factor"),
         (
             {f"{Q_PROJ}.lora_A.weight": torch.ones(4, 48, dtype=torch.int8)},
             "q_proj.lora_A.weight: dtype I8, expected F64",
@@ -68,12 +68,12 @@ def made(tmp_path_factory):
                 f"{Q_PROJ.replace('.0.', '.9.')}.lora_{k}.weight": torch.ones(4, 4)
                 for k in "AB"
             },
-            r"layers.9.self_attn.q_proj.weight: has low-rank factors, but the base no "
-            r"such weight; did you mean '.*q_proj.weight'",
+            r"layers.9.self_attn.q_proj.weight: the adapter has low-rank factors, the "
+            r"base no such weight; did you mean '.*q_proj.weight'",
         ),
         (
             {BIAS: torch.ones(3)},
-            r"linear_1.bias: a full copy \[3\] for \[48\] of the base",
+            r"linear_1.bias: the adapter's full copy has shape \[3\], the base's w",
         ),
         (
             {
@@ -82,7 +82,7 @@ def made(tmp_path_factory):
                 )
                 for k in "AB"
             },
-            r"0.self_attn.q_proj.weight: in the adapter under two names",
+            r"0.self_attn.q_proj.weight: the adapter holds it under two names",
         ),
         (
             {f"{Q_PROJ}.lora_B.bias": torch.ones(3)},
@@ -121,7 +121,7 @@ SAVED = "modules_to_save names 'multi_modal_projector', and the files hold"
 @pytest.mark.parametrize(
     ("ends", "message"),
     [
-        (("",), "holds no low-rank factors.*saved in full.*give .*base instead"),
+        (("",), "holds no low-rank factors.*again, in full.*give .*base"),
         (("lora_A.weight", "lora_B.weight"), "holds no low-rank factors"),
         (
             tuple(
@@ -129,17 +129,17 @@ SAVED = "modules_to_save names 'multi_modal_projector', and the files hold"
                 for k in "AB"
             ),
             "1 weights that target_modules chooses have no .*: "
-            r"language_model.model.layers.1.self_attn.q_proj.weight; was the adapter",
+            r"language_model.model.layers.1.self_attn.q_proj.weight; save the adap",
         ),
         (("linear_1.weight", "r.linear_1.bias"), f"{SAVED} only a part.*linear_1.bias"),
         (
             ("linear_1.bias", "linear_2.bias"),
             f"{SAVED} only a part.*, .*linear_2.bias;",
         ),
-        (("linear_2.weight",), f"{SAVED} only a part of it, without .*2.weight; was"),
+        (("linear_2.weight",), f"{SAVED} only a part of it, without .*2.weight; save"),
         (
             tuple(f"linear_{k}.{part}" for k in "12" for part in ("weight", "bias")),
-            f"{SAVED} no tensor of it: .*linear_1.bias, .*; was the adapter saved",
+            f"{SAVED} no tensor of it: .*linear_1.bias, .*; save the adapter again",
         ),
     ],
     ids=range(7),

@@ -79,7 +79,7 @@ def test_code_is_refused_not_run(tmp_path):
     made = tmp_path / "made"
     content = pickle.dumps({"x": _Payload(made)}, protocol=2)
     path = _archive(tmp_path / "evil.bin", content)
-    with pytest.raises(ValueError, match=r"it asks for \w+\.mkdir; refused"):
+    with pytest.raises(ValueError, match=r"it calls \w+\.mkdir, which no tensor needs"):
         pickled.headers(path)
     assert not made.exists()
     pickle.loads(content)  # It would have been run by an ordinary reader.
@@ -107,7 +107,7 @@ def test_what_is_no_archive_of_torch(tmp_path):
         pickled.headers(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(ValueError, match=r"no data\.pkl"):
+    with pytest.raises(ValueError, match=r"has 0 data\.pkl"):
         pickled.headers(path)
 
 
@@ -124,7 +124,7 @@ def test_a_tensor_that_reaches_beyond_its_storage(tmp_path):
         for name, content in names.items():
             archive.writestr(name, content)
     path.write_bytes(buffer.getvalue())
-    with pytest.raises(ValueError, match="x: not a tensor within its storage"):
+    with pytest.raises(ValueError, match="x: does not fit its storage"):
         pickled.headers(path)
 
 
@@ -173,7 +173,7 @@ def test_damage_is_reported_in_little_time_and_memory(tmp_path):
     ("content", "text"),
     [
         (b"\x80\x02]r\xff\xff\xff\x7f.", "holds a list"),
-        (b"\x80\x02" + b"}0" * 10, "has POP; refused"),
+        (b"\x80\x02" + b"}0" * 10, "has the opcode POP, which"),
         (b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".", "refused|expected"),
         (b"\x80\x02" + b"(" * 10 + b"c\xffos\nx\n.", "cannot be read"),
     ],
@@ -250,11 +250,11 @@ def test_nothing_but_an_ordered_dictionary_has_a_state(tmp_path, value, state):
         (b"K\x04t", b"J\xff\xff\xff\x7ft", "has 16 bytes, and its description claims"),
         (b"K\x04t", b"J\xff\xff\xff\xfft", "has 16 bytes, and its description claims"),
         (b"K\x04t", b"\x8a\xff" + b"\x7f" * 255 + b"t", "its description claims"),
-        (b"K\x04\x85K\x01\x85", b"K\x05\x85K\x01\x85", "not a tensor within"),
+        (b"K\x04\x85K\x01\x85", b"K\x05\x85K\x01\x85", "does not fit its storage"),
         (
             b"K\x04\x85K\x01\x85",
             b"J\xff\xff\xff\x7f\x85K\x00\x85",
-            "not a tensor within",
+            "does not fit its storage",
         ),
         (b"K\x04\x85K\x01\x85", b"K\x04\x85J\xff\xff\xff\xff\x85", "strides"),
         (b"K\x04\x85K\x01\x85", b"K\x04\x85)", "shape .4,., strides"),
@@ -269,10 +269,10 @@ def test_nothing_but_an_ordered_dictionary_has_a_state(tmp_path, value, state):
             "shape",
         ),
         (b"K\x04\x85", b"X\x01\x00\x00\x00a", "without a storage or a shape"),
-        (b"QK\x00", b"QK\x05", "not a tensor within its storage"),
+        (b"QK\x00", b"QK\x05", "does not fit its storage"),
         (b"QK\x00", b"QG" + bytes(8), "shape"),
         (b"X\x01\x00\x00\x000", b"X\x01\x00\x00\x001", "unknown storage"),
-        (b"FloatStorage", b"EvilStorage", "asks for torch.EvilStorage; refused"),
+        (b"FloatStorage", b"EvilStorage", "calls torch.EvilStorage, which"),
     ],
     ids=str,
 )
@@ -288,11 +288,11 @@ def test_a_tuple_in_itself_many_times_takes_no_time(tmp_path):
     deep = b"K\x01" + b"q\x00h\x00\x86" * 200
     begun = time.process_time()
     for content, text in (
-        (b"\x80\x02}" + deep + b"K\x01s.", "keys are no names"),
+        (b"\x80\x02}" + deep + b"K\x01s.", "keys are neither"),
         (_dictionary(deep), "x: not a tensor but a value of type tuple"),
         (_dictionary(_TENSOR.replace(b"K\x04\x85", deep)), "shape"),
         (_dictionary(_TENSOR.replace(b"\x89}t", b"\x89}" + deep + b"t")), "a view of"),
-        (b"\x80\x02" + deep + b"Q.", "no storage's"),
+        (b"\x80\x02" + deep + b"Q.", "names no storage"),
     ):
         with pytest.raises(ValueError, match=text):
             pickled.headers(_described(tmp_path / "a.bin", content))
@@ -304,7 +304,7 @@ def test_archives_that_unfold(tmp_path):
     begun, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", b"}" * 50_000_000)
-    with pytest.raises(ValueError, match="compressed; torch stores it plainly"):
+    with pytest.raises(ValueError, match="is compressed, expected stored"):
         pickled.headers(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/data.pkl", b"}" * 5_000_000)

@@ -72,7 +72,7 @@ def test_a_config_that_says_so(saved, config, text, where):
     said = _refused(folder)
     assert f"config.json: {where}.quant".replace(" .", " ") in said and text in said
     assert "made from ('owner/full', by its config)" in said
-    assert said.endswith("quantization_config out")
+    assert said.endswith("quantization_config")
 
 
 def test_an_empty_config_says_nothing(saved):

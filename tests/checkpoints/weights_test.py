@@ -77,12 +77,12 @@ OTHERS = (
         (
             ("model.safetensors",),
             (INDEX,),
-            "model.safetensors is read, as transformers does; left aside: "
+            "model.safetensors is read, as transformers does; not read: "
             "model-00001-of-00002.safetensors, model-00002-of-00002.safetensors, "
             "model.safetensors.index.json",
         ),
-        (("model.safetensors",), OTHERS, "left aside: adapter_model.safetensors, con"),
-        ((INDEX,), OTHERS, f"{INDEX} is read, as transformers does; left aside: "),
+        (("model.safetensors",), OTHERS, "not read: adapter_model.safetensors, con"),
+        ((INDEX,), OTHERS, f"{INDEX} is read, as transformers does; not read: "),
         (("model.safetensors",), ("pytorch_model.bin",), ""),
         ((INDEX,), ("pytorch_model.bin",), ""),
         (("pytorch_model.bin",), ("pytorch_model.bin.index.json",), ""),
@@ -93,9 +93,9 @@ OTHERS = (
             OTHERS[:3],
             "found consolidated.safetensors, diffusion_pytorch_model.safetensors, "
             "model.fp16.safetensors, which transformers does not read by these names "
-            "either: if it is this model's, name it model.safetensors",
+            "either: if it is this model's, rename it to model.safetensors",
         ),
-        ((), ("pytorch_model.fp16.bin",), "name it model.safetensors"),
+        ((), ("pytorch_model.fp16.bin",), "rename it to model.safetensors"),
     ],
 )
 def test_what_transformers_loads_is_loaded(tmp_path, first, right, wrong, text):
@@ -122,7 +122,7 @@ def test_files_that_were_left_aside_are_named_with_what_is_missing(tmp_path, fir
     with pytest.raises(AuditError) as caught:
         models.inspect(str(folder), dtype="float32")
     assert "missing: no tensor for" in caught.value.problems[0]
-    assert "left aside: model-00001-of-00002" in caught.value.problems[-1]
+    assert "not read: model-00001-of-00002" in caught.value.problems[-1]
 
 
 def test_a_left_over_adapter(tmp_path, first):
@@ -137,7 +137,7 @@ def test_a_left_over_adapter(tmp_path, first):
             with pytest.raises(AuditError) as caught:
                 opening.open_checkpoint(str(tmp_path), adapter=adapter)
             (problem,) = caught.value.problems
-            assert f"{name} and adapter_config.json lie in one folder" in problem
+            assert f"{name} and adapter_config.json are in one folder" in problem
             assert "if it is merged already, move adapter_config.json away" in problem
         for path in tmp_path.glob("*model*"):
             path.unlink() if not path.name.startswith("adapter") else None
@@ -155,11 +155,11 @@ def test_shards_that_are_missing_are_one_line(tmp_path, first):
     where = {f"t{k}": file for k, file in enumerate(files)}
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": where}))
     _, said = _ours(tmp_path)
-    assert f"25 of the 30 files that {INDEX} names are not there: {files[5]}, " in said
+    assert f"25 of the 30 files that {INDEX} names are missing: {files[5]}, " in said
     assert f"{files[24]} and 5 more; fetch them" in said
     (tmp_path / INDEX).unlink()
     _, said = _ours(tmp_path)
-    assert "25 of 30 shards are not there (number 6, 7, " in said
+    assert "25 of 30 shards are missing (number 6, 7, " in said
     assert f"and there is no {INDEX}" in said
 
 
@@ -257,7 +257,7 @@ def test_the_forms_that_are_read_and_what_was_found(tmp_path):
 def test_pickled_weights_are_not_said_to_be_absent(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(AuditError, match=r"allow_pickle=true admits") as caught:
+    with pytest.raises(AuditError, match=r"allow_pickle=true reads") as caught:
         opening.open_checkpoint(str(tmp_path))
     assert "no pytorch_model.bin" not in str(caught.value)
 

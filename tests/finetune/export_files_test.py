@@ -364,8 +364,6 @@ def test_factors_that_cannot_be_written_are_reported_together(tmp_path):
     assert "language_model/embed_tokens is no layer with a kernel" in text
     assert "merger/fc1 has factors [3, 4] and [3, 4], expected [128, 3] and [3" in text
     assert "merger/fc9 is no layer with a kernel" in text
-    with pytest.raises(ValueError, match="there are none"):
-        exporting.write_adapter(made, tmp_path / "adapter", {})
     assert not (tmp_path / "adapter").exists()
 
 

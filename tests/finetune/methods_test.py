@@ -88,8 +88,8 @@ def test_low_rank_updates_are_written_as_an_adapter(adapter, trained):
 def test_an_adapter_finds_a_base_of_this_machine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base").mkdir()
-    assert training._lasting("base") == str(tmp_path / "base")
-    assert training._lasting("owner/name") == "owner/name"
+    assert training._absolute("base") == str(tmp_path / "base")
+    assert training._absolute("owner/name") == "owner/name"
 
 
 @pytest.mark.long
@@ -151,10 +151,10 @@ def test_a_folder_of_another_kind_is_refused_before_the_training(
     tuned, adapter, trained, tmp_path
 ):
     over = {"overwrite": True, "train__max_steps": 1}
-    with pytest.raises(AuditError, match="holds an adapter; give a whole model"):
+    with pytest.raises(AuditError, match="the training writes a whole model"):
         training.run(changed(tuned, **over), adapter[0])
     save_file({"a": np.zeros(1, np.float32)}, tmp_path / "model.safetensors")
-    with pytest.raises(AuditError, match="holds a whole model; give an adapter"):
+    with pytest.raises(AuditError, match="the training writes an adapter"):
         training.run(changed(tuned, **LORA, **over), tmp_path)
     again = changed(tuned, **LORA, **over, model__checkpoint=str(adapter[0]))
     with pytest.raises(AuditError, match=r"is an adapter itself.*train\.merged = true"):

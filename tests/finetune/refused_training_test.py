@@ -16,7 +16,7 @@ from trainings import changed
 from vidsme_jax.base import AuditError, Clip, ClipError
 from vidsme_jax.commands import finetune as command
 from vidsme_jax.demo import clips
-from vidsme_jax.finetune import examples, options, preparing, record, training
+from vidsme_jax.finetune import examples, pool, preparing, record, training
 from vidsme_jax.store import lock
 
 FRAMES = 4
@@ -31,7 +31,7 @@ def test_a_clip_that_changes_while_training_is_named(config, corpus, tmp_path):
     clips._left = 0
     clips(Clip(str(copy), ()))
     copy.write_bytes(source[1].read_bytes())
-    with pytest.raises(ClipError, match="the file changed"):
+    with pytest.raises(ClipError, match="the file was changed"):
         clips(Clip(str(copy), ()))
 
 
@@ -56,12 +56,15 @@ def test_every_problem_is_in_one_message(config, tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"train__method": "lora", "train__tower": "frozen"}, "in any case: leave it"),
-        ({"train__merged": True}, "config.train.merged is of the method lora"),
-        ({"train__snapshots": (13,)}, "later ones are never reached"),
+        (
+            {"train__method": "lora", "train__tower": "frozen"},
+            "full alone; the method is lora: leave",
+        ),
+        ({"train__merged": True}, "config.train.merged is true, a choice of"),
+        ({"train__snapshots": (13,)}, "or leave out epochs above it"),
         (
             {"train__snapshots": (3,), "train__max_steps": 5},
-            "5 steps end before epoch 3, of 2 each: raise config.train.max_steps",
+            "before epoch 3 .an epoch has 2.: raise config.train.max_steps",
         ),
         ({"train__learning_rate": 11.0}, "it must be a number > 0, at most 10"),
         ({"train__weight_decay": -1.0}, "it must be a number from 0 to 1e\\+06"),
@@ -72,7 +75,7 @@ def test_every_problem_is_in_one_message(config, tmp_path):
         ({"train__method": "lora", "train__pattern": "("}, "missing \\), unterminated"),
         (
             {"train__method": "lora", "train__pattern": "language_model/.*_pro"},
-            "no dense layer of the model matches whole",
+            "which matches no dense layer of the model",
         ),
         (
             {"train__method": "lora", "train__pattern": "vision_tower/patch_.*"},
@@ -98,7 +101,7 @@ def test_corpus_and_checkpoint_problems_are_reported_together(config, tmp_path):
     text = str(caught.value)
     assert "absent.jsonl" in text
     assert "no config.json" in text
-    assert "--config.overwrite replaces it" in text
+    assert "--config.overwrite=true replaces it" in text
 
 
 def test_broken_rows_and_clips_are_reported_together(config, corpus, tmp_path):
@@ -142,11 +145,13 @@ def test_a_pool_is_not_written_over(config, corpus, tmp_path):
     pool.corpus.video_root = str(corpus)
     text = (corpus / "members.jsonl").read_text()
     (tmp_path / "members.jsonl").write_text(text)
-    with pytest.raises(AuditError, match="in whose place the training would write"):
+    with pytest.raises(AuditError, match="which the training would replace by its"):
         training.run(pool, tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "nonmembers.jsonl").write_text("{}")
-    with pytest.raises(AuditError, match="and no training that wrote it: take another"):
+    with pytest.raises(
+        AuditError, match="holds no training that wrote it: take another"
+    ):
         training.run(pool, tmp_path / "out")
     assert (tmp_path / "members.jsonl").read_text() == text
 
@@ -155,11 +160,11 @@ def test_a_pool_of_one_source_is_refused_before_it_is_decoded(config, corpus, tm
     rows = [json.loads(x) for x in (corpus / "members.jsonl").read_text().splitlines()]
     rows = [json.dumps(row | {"source": "one film"}) for row in rows]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
-    pool = changed(config, corpus__nonmembers=(), train__member_share=0.5)
-    pool.corpus.members = (str(tmp_path / "rows.jsonl"),)
-    pool.corpus.video_root = str(corpus)
-    with pytest.raises(AuditError, match="its 5 rows are of 1 source, and members"):
-        options.ask(pool, tmp_path / "out")
+    divided = changed(config, corpus__nonmembers=(), train__member_share=0.5)
+    divided.corpus.members = (str(tmp_path / "rows.jsonl"),)
+    divided.corpus.video_root = str(corpus)
+    with pytest.raises(AuditError, match="its 5 rows have 1 source, and members"):
+        pool.check(divided, tmp_path / "out")
 
 
 @pytest.mark.long
@@ -242,7 +247,7 @@ def test_an_error_of_the_disk_has_a_status(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(command, "flags", given)
     monkeypatch.setattr(command.commands, "usage_problem", lambda argv: "")
     monkeypatch.setattr(command.commands, "begin", lambda: None)
-    monkeypatch.setattr(command.options, "ask", mock.Mock())
+    monkeypatch.setattr(pool, "check", mock.Mock())
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.part")
     monkeypatch.setattr(training, "run", mock.Mock(side_effect=full))
     assert command.main(["finetune"]) == 2
@@ -255,7 +260,7 @@ def test_an_interrupt_has_its_own_status(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(command, "flags", given)
     monkeypatch.setattr(command.commands, "usage_problem", lambda argv: "")
     monkeypatch.setattr(command.commands, "begin", lambda: None)
-    monkeypatch.setattr(command.options, "ask", mock.Mock())
+    monkeypatch.setattr(pool, "check", mock.Mock())
     run = mock.Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr(training, "run", run)
     assert command.main(["finetune"]) == 130

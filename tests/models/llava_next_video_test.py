@@ -176,7 +176,7 @@ def test_every_tensor_problem_is_in_one_error(tmp_path):
     )
     assert "layers.1.mlp.surplus: surplus" in text
     assert "layers.7.input_layernorm.weight: surplus, the model has 2 such" in text
-    assert "linear_1.weight: shape [32, 31], the config asks for [32, 32]" in text
+    assert "linear_1.weight: shape [32, 31], expected [32, 32] by the config" in text
     assert "norm.weight: dtype I32" in text
 
 

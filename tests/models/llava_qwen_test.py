@@ -129,7 +129,7 @@ def test_names_that_the_family_does_not_know(tmp_path, prefix):
     with pytest.raises(AuditError) as caught:
         models.inspect(str(folder), dtype="float32")
     (problem,) = caught.value.problems
-    assert f"none of its {len(named)} tensors has a name that its conf" in problem
+    assert f"none of its {len(named)} tensors has a name of its config" in problem
 
 
 def test_known_towers_need_no_files():
@@ -208,7 +208,7 @@ def test_lora_is_merged(tmp_path, rslora):
     plan = _compare(model, folder, allow_pickle=True)
     assert "LoRA: 4 weights" in plan.remarks[0] and "4 tensors" in plan.remarks[0]
     # Without it the base's projector would pass for the trained one.
-    with pytest.raises(AuditError, match=r"allow_pickle=true admits it"):
+    with pytest.raises(AuditError, match=r"allow_pickle=true reads it"):
         models.inspect(str(folder), dtype="float32")
     assert plan.fingerprint != models.inspect(str(base), dtype="float32").fingerprint
 
@@ -263,7 +263,7 @@ def test_pickled_weights_and_early_names(tmp_path):
     }
     torch.save(named, folder / "pytorch_model.bin")
     _compare(model, folder, allow_pickle=True)
-    with pytest.raises(AuditError, match=r"--config\.model\.allow_pickle=true admits"):
+    with pytest.raises(AuditError, match=r"--config\.model\.allow_pickle=true reads"):
         models.inspect(str(folder), dtype="float32")
 
 

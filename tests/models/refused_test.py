@@ -74,10 +74,10 @@ def test_each_is_refused_by_its_reason(named):
     [
         (
             {"model_type": "qwen3_vl_text"},
-            "it is the decoder of a model alone; take the repository of the whole "
+            "it is only the decoder of a model; take the repository of the whole "
             "model (model_type 'qwen3_vl')",
         ),
-        ({"model_type": "siglip_vision"}, "it is the tower of a model alone; take"),
+        ({"model_type": "siglip_vision"}, "it is only the tower of a model; take"),
         ({"model_type": "qwen3_vl_moe_text"}, "not built yet: its decoder mixes exp"),
         ({"model_type": "_text"}, "unknown family"),
         ({"model_type": "aya_vision", "vision_config": {}}, "unknown family"),

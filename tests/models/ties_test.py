@@ -92,7 +92,7 @@ CHANGES = {
 }
 REMARKS = {
     "differ": "lm_head.weight differs from",
-    "no embedding": "lm_head.weight is the embedding too (tie_word_embeddings)",
+    "no embedding": "lm_head.weight is also the embedding (tie_word_embeddings)",
 }
 
 

@@ -1,7 +1,7 @@
-"""The `adapter_config.json` of PEFT: every key handled, harmless or refused.
+"""Reads PEFT's `adapter_config.json`: every key is handled, harmless or refused.
 
-The keys are those of `peft.LoraConfig` 0.21.2 and of older versions. What is built is
-LoRA and its relatives whose result is one weight; the rest is refused by name.
+The keys are those of `peft.LoraConfig` 0.21.2 and of older versions. LoRA and those of
+its variants whose result is one weight are built; the rest is refused by name.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ HARMLESS = by_key(
         "counts with init_lora_weights alone, which is checked": """corda_config
             eva_config lora_ga_config loftq_config""",
         "of the process, or a note": """auto_mapping peft_version runtime_config""",
-        "PEFT sets it itself by the layer: False for all that are built here": """
+        "PEFT sets it by the kind of layer: False for all that are built": """
             fan_in_fan_out""",
         "counts with use_qalora or megatron_config, which are refused": """megatron_core
             qalora_group_size""",
@@ -65,29 +65,29 @@ _PROMPTS = frozenset(
     """ADAPTION_PROMPT CARTRIDGE CPT MULTITASK_PROMPT_TUNING POLY PREFIX_TUNING
     PROMPT_TUNING P_TUNING XLORA""".split()
 )
-# Values of init_lora_weights that leave the base as it is; those that change it, so
-# that the factors belong onto a base that is nowhere saved.
-_INNOCENT = ("gaussian", "eva", "orthogonal", "mica")
+# Values of init_lora_weights that leave the base as it is; and those that change it, so
+# that the factors belong to a base that is not saved.
+_UNCHANGING = ("gaussian", "eva", "orthogonal", "mica")
 _CHANGING = ("pissa", "pissa_niter_[number]", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclasses.dataclass(frozen=True)
 class AdapterConfig:
-    """What `adapter_config.json` says of a LoRA.
+    """The content of an `adapter_config.json`.
 
     Attributes:
       base: The model that it was trained from, a folder or a hub id.
       revision: Of the base; None: its main branch.
       rank: `r`.
       alpha: `lora_alpha`.
-      ranks: By pattern, for modules whose rank differs.
-      alphas: By pattern.
-      rank_stabilised: Whether the scale is alpha / sqrt(rank) in place of alpha / rank.
+      ranks: `rank_pattern`: ranks of modules that match a pattern.
+      alphas: `alpha_pattern`.
+      rank_stabilised: Whether the scale is alpha / sqrt(rank), else alpha / rank.
       decomposed: Whether it is a DoRA.
       shifted: Whether the second factors have biases.
       bias: "none", "all" or "lora_only": the biases that were trained.
       tied: Whether the output layer of a tied model has the embedding's factors.
-      targets: Which modules have factors, None if that is not said.
+      targets: The modules that have factors; None if the config does not name them.
       saved: The ends of the names of modules that were trained in full.
     """
 
@@ -106,11 +106,11 @@ class AdapterConfig:
     saved: tuple[str, ...] = ()
 
     def rank_of(self, module: str) -> int:
-        """Returns the rank of a module, by its name in the adapter's keys."""
+        """Returns a module's rank, by its name in the adapter's keys."""
         return _matched(self.ranks, module, self.rank)
 
     def scale_of(self, module: str) -> float:
-        """Returns the factor in front of the update of a module."""
+        """Returns the scale of a module's update, by its name in the adapter's keys."""
         rank = self.rank_of(module)
         alpha = _matched(self.alphas, module, self.alpha)
         return alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
@@ -127,20 +127,18 @@ class AdapterConfig:
 
 
 def read(raw: dict[str, Any], problems: list[str]) -> AdapterConfig:
-    """Reads an `adapter_config.json`, appending one sentence a faulty key."""
+    """Reads an `adapter_config.json`; appends one sentence per faulty key."""
     kind = raw.get("peft_type")
     if kind not in (None, "LORA"):
         remedy = _UNMERGEABLE if str(kind) in _PROMPTS else MERGE
-        problems.append(
-            f"peft_type is {_short(kind)}; built for 'LORA' alone: {remedy}"
-        )
+        problems.append(f"peft_type is {_short(kind)}, expected 'LORA': {remedy}")
         return AdapterConfig(_base(raw, problems))  # Its other keys are not LoRA's.
     _refuse(raw, problems)
     _check_initialisation(raw.get("init_lora_weights"), problems)
     bias = raw.get("bias") or "none"
     if bias not in ("none", "all", "lora_only"):
         found = content.shown(bias)
-        problems.append(f"bias is {found}; built for 'none', 'all' and 'lora_only'")
+        problems.append(f"bias is {found}, expected 'none', 'all' or 'lora_only'")
         bias = "none"
     saved = raw.get("modules_to_save") or []
     listed = isinstance(saved, list) and len(saved) <= _MOST_SAVED
@@ -152,7 +150,10 @@ def read(raw: dict[str, Any], problems: list[str]) -> AdapterConfig:
         saved = []
     revision = raw.get("revision")
     if not isinstance(revision, str | None):
-        problems.append(f"revision is {content.shown(revision)}, expected a name")
+        problems.append(
+            f"revision is {content.shown(revision)}, expected the name of a branch, "
+            "tag or commit"
+        )
         revision = None
     rank: Any = raw.get("r")
     alpha: Any = raw.get("lora_alpha")
@@ -168,8 +169,8 @@ def read(raw: dict[str, Any], problems: list[str]) -> AdapterConfig:
         revision=revision or None,
         rank=rank,
         alpha=alpha,
-        ranks=_pattern(raw, "rank_pattern", _is_rank, steps, problems),
-        alphas=_pattern(raw, "alpha_pattern", _is_alpha, steps, problems),
+        ranks=_by_pattern(raw, "rank_pattern", _is_rank, steps, problems),
+        alphas=_by_pattern(raw, "alpha_pattern", _is_alpha, steps, problems),
         rank_stabilised=_flag(raw, "use_rslora", problems),
         decomposed=_flag(raw, "use_dora", problems),
         shifted=_flag(raw, "lora_bias", problems),
@@ -192,13 +193,13 @@ def _base(raw: dict[str, Any], problems: list[str]) -> str:
 
 
 def _refuse(raw: dict[str, Any], problems: list[str]) -> None:
-    """Refuses what changes the model in a way that is not built."""
+    """Appends the keys that change the model in a way that is not built."""
     known: list[str] = sorted(HANDLED)
     unknown: list[str] = []
     for key in sorted(set(raw) - HANDLED - set(HARMLESS)):
         value = raw[key]
         if value is None or value is False or value in ([], {}, ""):
-            continue  # Switched off, as PEFT writes what an adapter does not use.
+            continue  # Switched off: PEFT writes unused keys, too.
         if key in REFUSED:
             why, remedy = REFUSED[key]
             problems.append(f"{key} is {_short(value)}: {why}, not built; {remedy}")
@@ -214,18 +215,18 @@ def _refuse(raw: dict[str, Any], problems: list[str]) -> None:
 
 
 def _check_initialisation(value: Any, problems: list[str]) -> None:
-    """Refuses factors that belong onto a base that was changed before the training."""
+    """Refuses factors of a base that was changed before the training."""
     name = str(value).lower()
-    if value is None or isinstance(value, bool) or name in _INNOCENT:
+    if value is None or isinstance(value, bool) or name in _UNCHANGING:
         return
     key = f"init_lora_weights is {content.shown(value)}"
     if name.startswith("pissa_niter_") or name in _CHANGING:
         problems.append(
-            f"{key}: it changes the weights of the base before the training, so that "
-            f"the factors do not belong onto the published ones; {_RESTORE}"
+            f"{key}: it changes the weights of the base before the training, so the "
+            f"factors do not fit the published weights; {_RESTORE}"
         )
     else:
-        known = (*_INNOCENT, *_CHANGING)
+        known = (*_UNCHANGING, *_CHANGING)
         problems.append(
             f"{key}; known: True, False, {', '.join(known)}{nearest(name, known)}"
         )
@@ -238,14 +239,14 @@ def _flag(raw: dict[str, Any], key: str, problems: list[str]) -> bool:
     return value is True
 
 
-def _pattern(
+def _by_pattern(
     raw: dict[str, Any],
     key: str,
-    holds: Callable[[Any], bool],
+    is_valid: Callable[[Any], bool],
     steps: Steps,
     problems: list[str],
-) -> tuple:
-    """Reads {regular expression: number}."""
+) -> tuple[tuple[Pattern, Any], ...]:
+    """Reads {regular expression: number}, in the file's order."""
     found = raw.get(key) or {}
     if not isinstance(found, dict) or len(found) > patterns.MOST:
         problems.append(
@@ -256,16 +257,17 @@ def _pattern(
     out, wrong = [], []
     for text, value in found.items():
         pattern = targets.compiled(key, text, steps, wrong)
-        if not holds(value):
+        if not is_valid(value):
             named = content.shown(text)
-            wrong.append(f"{key}: {named} is {_short(value)}, expected a number")
+            expected = "an integer from 1" if is_valid is _is_rank else "a number"
+            wrong.append(f"{key}: {named} is {_short(value)}, expected {expected}")
         elif pattern is not None:
             out.append((pattern, value))
     problems += content.limited(wrong, f"problems of {key}")
     return tuple(out)
 
 
-def _matched(found: tuple, module: str, default: Any) -> Any:
+def _matched(found: tuple[tuple[Pattern, Any], ...], module: str, default: Any) -> Any:
     """Returns the value of the first pattern that matches the end of a name."""
     return next((v for pattern, v in found if pattern.matches_end(module)), default)
 

@@ -1,9 +1,8 @@
-"""An adapter that changes the embedding, the output layer or both of a tied model.
+"""Adapters that change the embedding, the output layer or both of a tied model.
 
-What a file holds under the plain name of one of them is loaded into the weight that
-both share, by PEFT and by LLaVA's loader. What belongs to a module that was trained in
-full, and low-rank updates, change the module that they name; the other keeps its
-values.
+PEFT and LLaVA's loader load a tensor with the plain name of one of them into the weight
+that both share. Copies of modules that were trained in full, and low-rank updates,
+change the module that they name; the other keeps its values.
 """
 
 import dataclasses
@@ -19,11 +18,16 @@ Tensors = dict[str, TensorInfo]
 
 
 def grown(tensors: Tensors, parts: Factors) -> int | None:
-    """Returns the adapter's number of tokens if it is not that of the base."""
-    ours, theirs = (_ending(found, EMBEDDING) for found in (parts.copies, tensors))
-    if ours is None or theirs is None:
+    """Returns the adapter's number of tokens; None if it is that of the base.
+
+    Args:
+      tensors: Of the base.
+      parts: Of the adapter.
+    """
+    copy, base = (_ending(found, EMBEDDING) for found in (parts.copies, tensors))
+    if copy is None or base is None:
         return None
-    rows, before = (t.shape[0] for t in (parts.copies[ours], tensors[theirs]))
+    rows, before = (t.shape[0] for t in (parts.copies[copy], tensors[base]))
     return rows if rows != before else None
 
 
@@ -34,7 +38,7 @@ def share(
     parts: Factors,
     config: AdapterConfig,
 ) -> tuple[Tensors, Tensors, Factors]:
-    """Puts plain copies of a weight that is shared onto the base.
+    """Replaces a shared weight of the base by plain copies of it.
 
     Args:
       raw: The `config.json`.
@@ -44,7 +48,7 @@ def share(
       config: Of the adapter.
 
     Returns:
-      The base's tensors, and of the others what is not done by that.
+      The base's tensors, and `full` and `parts` without the copies that were used.
     """
     inner = raw.get("text_config")
     tied = raw.get("tie_word_embeddings") or (
@@ -76,19 +80,19 @@ def share(
 def untied(
     raw: dict[str, Any], tensors: Tensors, parts: Factors, rows: int | None
 ) -> tuple[dict[str, Any], Tensors]:
-    """Returns config and tensors of a model whose two weights an adapter changes.
+    """Returns config and tensors of a model, untied if an adapter changes a weight.
 
     Args:
       raw: The `config.json`.
       tensors: Of the base.
       parts: Of the adapter.
-      rows: Tokens of the vocabulary, if they are not those of the base.
+      rows: From `grown`.
     """
     changed = {f"{module}.weight" for module in parts.low_rank} | set(parts.copies)
     embedding = _ending(tensors, EMBEDDING)
     changes: dict[str, Any] = {"vocab_size": rows} if rows else {}
     touched = _ending(changed, EMBEDDING) or _ending(changed, HEAD)
-    if touched and embedding is None:  # Of the base the output layer alone is stored.
+    if touched and embedding is None:  # The base stores only the output layer.
         embedding, head = _ending(changed, EMBEDDING), _ending(tensors, HEAD)
         if embedding is not None and head is not None:
             tensors = tensors | {embedding: tensors[head]}

@@ -1,11 +1,11 @@
-"""What a LoRA training left, read together with the model it was trained from.
+"""Opens LoRA adapters together with the model that they were trained from.
 
 A folder holds `adapter_config.json`, `adapter_model.safetensors` with low-rank factors
-and the modules that were trained in full, and perhaps, of LLaVA's own trainer,
-`non_lora_trainables.bin` with more of those. Their names are PEFT's around the names of
-the model in the trainer's memory, which are not those of the base's files: they are
-put onto the base's tensors once the family's canonical names are known, and merged
-tensor by tensor while loading.
+and the modules that were trained in full, and, if LLaVA's trainer wrote it, perhaps
+`non_lora_trainables.bin` with more such modules. Names are PEFT's around the names of
+the model in the trainer's memory, which are not those of the base's files: the tensors
+are matched to the base's once the family's canonical names are known, and merged tensor
+by tensor while loading.
 """
 
 import collections
@@ -38,14 +38,14 @@ _PREFIX = "base_model.model."  # PEFT's, in front of the names of the model.
 def open_adapter(
     name: str, folder: pathlib.Path, allow_pickle: bool, *, merged: bool
 ) -> files.Checkpoint:
-    """Opens what a LoRA training left, on top of the model it began from.
+    """Opens a LoRA adapter and the model that it was trained from.
 
     Args:
       name: For messages.
       folder: Of `adapter_config.json`.
       allow_pickle: Whether `.bin` files may be read.
-      merged: Whether `adapter_model` counts. Without it the base's weights do, as if
-        PEFT's adapter were disabled; `non_lora_trainables.bin` counts all the same.
+      merged: Whether `adapter_model` is used; without it the weights are the base's, as
+        with PEFT's adapter disabled. `non_lora_trainables.bin` is used in both cases.
 
     Raises:
       AuditError: Lists every problem of the adapter's config and files, or of its base.
@@ -62,14 +62,14 @@ def open_adapter(
     full = files.open_file(trained, allow_pickle, problems) if trained.is_file() else {}
     full = _trained(full, problems)
     parts = Factors()
-    # Without the adapter its files need not be readable.
+    # Files that are not merged need not be readable.
     if merged or allow_pickle or (folder / "adapter_model.safetensors").is_file():
         parts = factors.parse(_read(folder, allow_pickle, problems), config, problems)
         if not parts.low_rank and not problems:
             problems.append(
                 f"adapter_model in {folder} holds no low-rank factors (lora_A, "
-                "lora_B): was the adapter saved in full? To score the base, give "
-                f"{config.base} instead"
+                "lora_B): save the adapter again, in full; to score the base, give "
+                f"{config.base}"
             )
         remarks += _unknown(config, [*parts.copies, *full])
     _raise(name, problems)
@@ -79,8 +79,8 @@ def open_adapter(
     if rows and not merged:
         problem = (
             f"its vocabulary grew to {rows} tokens in training, for which "
-            f"{config.base} has no embeddings, so that it cannot be read without its "
-            f"adapter; give config.reference.checkpoint={config.base}"
+            f"{config.base} has no embeddings, so it cannot be read without its "
+            f"adapter; set config.reference.checkpoint={config.base}"
         )
         raise AuditError([f"checkpoint {name}: {problem}"])
     parts = parts if merged else Factors()
@@ -113,7 +113,7 @@ def _open_base(
     where: str,
     remarks: list[str],
 ) -> tuple[pathlib.Path, Tensors]:
-    """Finds the model that the adapter was trained from."""
+    """Returns the folder and the tensors of the model that was trained from."""
     where = f"{where}: base_model_name_or_path"
     wanted, hint = files.patterns(allow_pickle), "; set it to the base's folder"
     try:
@@ -139,7 +139,8 @@ def _read(folder: pathlib.Path, allow_pickle: bool, problems: list[str]) -> Tens
         if file.is_file():
             return files.open_file(file, allow_pickle, problems)
     problems.append(
-        f"no adapter_model.safetensors next to adapter_config.json: {folder}"
+        f"no adapter_model.safetensors next to adapter_config.json in {folder}: copy "
+        "it from the training"
     )
     return {}
 
@@ -147,9 +148,9 @@ def _read(folder: pathlib.Path, allow_pickle: bool, problems: list[str]) -> Tens
 def _trained(found: Tensors, problems: list[str]) -> Tensors:
     """Returns tensors of LLaVA's trainer by the names of the model.
 
-    It takes `base_model.` off, and of all names `model.` if one has it twice, as its
-    loader does, or if `base_model.model.` is in front of one, which its loader would
-    drop in silence.
+    `base_model.` is removed, and also `model.` from all names if one has it twice, as
+    in LLaVA's loader, or if one begins with `base_model.model.`, which LLaVA's loader
+    would silently drop.
     """
     plain = {key: weights.plain(key) for key in found}
     wrapped = any(n.startswith((_PREFIX, "model.model.")) for n in plain.values())
@@ -167,7 +168,10 @@ def _trained(found: Tensors, problems: list[str]) -> Tensors:
 
 
 def _unknown(config: AdapterConfig, names: list[str]) -> list[str]:
-    """Returns what is named for saving and is not there; `put` refuses the model's."""
+    """Returns a remark on modules of modules_to_save without tensors.
+
+    `put` refuses those that the model has.
+    """
     lost = [
         module
         for module in config.saved
@@ -180,7 +184,7 @@ def _unknown(config: AdapterConfig, names: list[str]) -> list[str]:
 
 
 def _remark(config: AdapterConfig, parts: Factors, full: int, *, merged: bool) -> str:
-    """Returns what a reader of the report should know."""
+    """Returns the remark for the report."""
     count = full + len(parts.copies)
     if merged:
         of = f"{len(parts.low_rank)} weights of {config.base}"
@@ -194,13 +198,13 @@ def _remark(config: AdapterConfig, parts: Factors, full: int, *, merged: bool) -
 
 @dataclasses.dataclass(frozen=True)
 class _Adapter:
-    """The tensors of an adapter, before the names of the model's are known.
+    """The tensors of an adapter, not yet matched to those of the base.
 
     Attributes:
       name: Of the checkpoint.
       config: Of the adapter.
       factors: Its tensors.
-      trained: Names among the checkpoint's tensors that replace those of the base.
+      trained: Names of checkpoint tensors that replace those of the base.
     """
 
     name: str
@@ -219,9 +223,14 @@ class _Adapter:
         for kind in (list(self.factors.copies), updated):
             counts = collections.Counter(map(canonical, kind))
             twice = [name for name, count in counts.items() if count > 1]
-            problems += [f"{name}: in the adapter under two names" for name in twice]
+            problems += [
+                f"{name}: the adapter holds it under two names; {adapter_config.MERGE}"
+                for name in twice
+            ]
 
-        def change(name: str, what: str, make: Callable[[TensorInfo], Any]) -> None:
+        def change(
+            name: str, what: str, make: Callable[[TensorInfo], TensorInfo | str]
+        ) -> None:
             clean = canonical(name)
             if clean in found:
                 info = make(out[found[clean]])
@@ -232,7 +241,7 @@ class _Adapter:
             elif not any(re.fullmatch(pattern, clean) for pattern in names.ignored):
                 near = nearest(clean, list(found)) if not problems else ""  # Slow.
                 problems.append(
-                    f"{name}: has {what}, but the base no such weight{near}"
+                    f"{name}: the adapter has {what}, the base no such weight{near}"
                 )
 
         for name, copy in self.factors.copies.items():
@@ -262,7 +271,10 @@ def _replaced(name: str, copy: TensorInfo, base: TensorInfo) -> TensorInfo | str
         or f".{name}".endswith((f".{adapter_ties.EMBEDDING}", f".{adapter_ties.HEAD}"))
     ):
         return copy
-    return f"{name}: a full copy {list(copy.shape)} for {list(base.shape)} of the base"
+    return (
+        f"{name}: the adapter's full copy has shape {list(copy.shape)}, the base's "
+        f"weight {list(base.shape)}"
+    )
 
 
 def _updated(

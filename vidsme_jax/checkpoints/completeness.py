@@ -1,8 +1,8 @@
-"""What is missing from an adapter: factors of a layer, parts of a saved module.
+"""Finds what an adapter lacks: factors of a layer, parts of a saved module.
 
 A module without its factors would be scored with the weights of the base. The adapter's
-names are those of the model in the trainer's memory; those of the base's modules are
-derived from a module of the adapter in the same stack of layers, or in the same module.
+names are those of the model in the trainer's memory; the base's names are derived from
+a module of the adapter in the same stack of layers, or in the same module.
 """
 
 import bisect
@@ -34,7 +34,7 @@ class Base:
         """Yields canonical and trainer's names of the neighbours of known tensors.
 
         Args:
-          starts: By name of a known tensor, the part of it that others share.
+          starts: By a known tensor's name, the prefix that its neighbours share.
         """
         fronts = {}
         for name, start in starts.items():
@@ -53,30 +53,30 @@ class Base:
 def problems(
     config: AdapterConfig, parts: Factors, trained: Collection[str], base: Base
 ) -> list[str]:
-    """Returns what the adapter's files lack.
+    """Returns the problems of factors and modules that the adapter's files lack.
 
     Args:
       config: Of the adapter.
       parts: Its tensors.
       trained: Names of tensors stored with the adapter that replace the base's.
-      base: Of the model that it was trained from.
+      base: The model that it was trained from.
     """
     copied = {base.canonical(name) for name in (*parts.copies, *trained)}
     return [*_modules(config, parts, copied, base), *_factors(config, parts, base)]
 
 
 def _factors(config: AdapterConfig, parts: Factors, base: Base) -> list[str]:
-    """Looks for modules that the config chooses and that have no factors."""
+    """Returns the problem of modules that the config chooses and have no factors."""
     targets = config.targets
     if targets is None:
         return []
     # The output layer of a tied model is chosen with the embedding.
     starts = {f"{m}.weight": _start(m, m) for m in parts.low_rank if targets.has(m)}
-    there = {base.canonical(f"{module}.weight") for module in parts.low_rank}
+    present = {base.canonical(f"{module}.weight") for module in parts.low_rank}
     lost = {
         clean
         for clean, name in base.neighbours(starts)
-        if clean not in there
+        if clean not in present
         and name.endswith(".weight")
         and len(base.tensors[clean].shape) > 1
         and targets.has(name.removesuffix(".weight"))
@@ -86,15 +86,15 @@ def _factors(config: AdapterConfig, parts: Factors, base: Base) -> list[str]:
         return []
     return [
         f"{len(lost)} weights that target_modules chooses have no low-rank factors, "
-        f"while their neighbours have: {listed(sorted(lost))}; was the adapter saved "
-        "in full?"
+        f"while their neighbours have: {listed(sorted(lost))}; save the adapter again, "
+        "in full"
     ]
 
 
 def _modules(
     config: AdapterConfig, parts: Factors, copied: set[str], base: Base
 ) -> list[str]:
-    """Lists modules that were trained in full and are missing, or incomplete."""
+    """Returns the problems of saved modules that are missing or incomplete."""
     out = []
     for module in config.saved:
         alone = dataclasses.replace(config, saved=(module,))
@@ -114,7 +114,7 @@ def _modules(
             what = "only a part of it, without" if starts else "no tensor of it:"
             out.append(
                 f"adapter_config.json: modules_to_save names {module!r}, and the files "
-                f"hold {what} {listed(sorted(lost))}; was the adapter saved in full?"
+                f"hold {what} {listed(sorted(lost))}; save the adapter again, in full"
             )
     return out
 

@@ -1,4 +1,4 @@
-"""What a file of a checkpoint holds: JSON, a pointer of git-lfs, half a download."""
+"""Reads JSON files of checkpoints, and describes pointers and damaged files."""
 
 import json
 import os
@@ -12,13 +12,13 @@ from vidsme_jax.store import regular
 from vidsme_jax.wording import printable
 
 SHOWN = 20  # Problems of one kind in a message, and names in one line of it.
-# Of a JSON file: bytes, and values, which take up to 100 bytes each once they are read.
+# Limits of a JSON file: bytes, and values, which take up to 100 bytes each in memory.
 # The largest tokenizers in use have 35 MB and 1.5 million values.
 LARGEST_JSON, MOST_VALUES = 2**27, 2**22
 _LONGEST = 200  # Characters of a value, or of a name, that are shown.
 _POINTER = b"version https://git-lfs.github.com/spec/v1"
 _LARGEST_POINTER = 1024  # Bytes, by the specification.
-# What transformers reads too, which refuses a byte-order mark.
+# Files that transformers reads too, which refuses a byte-order mark.
 _PLAIN = frozenset(
     """config.json tokenizer.json tokenizer_config.json special_tokens_map.json
     added_tokens.json vocab.json""".split()
@@ -26,9 +26,9 @@ _PLAIN = frozenset(
 
 
 class _Brief(reprlib.Repr):
-    """Shows values of few types, and of all others their type alone.
+    """Shows values of few types, and only the type of all others.
 
-    Any other could refer to itself many times over, and take as long to be shown.
+    Others could refer to themselves many times over, and take as long to be shown.
     """
 
     repr_OrderedDict = reprlib.Repr.repr_dict
@@ -51,15 +51,15 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     The encoding is UTF-8, UTF-16 or UTF-32, with a byte-order mark or without.
 
     Raises:
-      AuditError: It cannot be read, is no regular file, is over 128 MiB or of more than
+      AuditError: It cannot be read, is no regular file, is over 128 MiB, has more than
         4 million values, names a key twice, or holds no object.
     """
     try:
         with regular.opened(path) as file:
             if (size := os.fstat(file.fileno()).st_size) > LARGEST_JSON:
                 raise ValueError(
-                    f"{size} bytes, over {LARGEST_JSON >> 20} MiB, which no file of a "
-                    "model has: fetch it again"
+                    f"{size} bytes, at most {LARGEST_JSON >> 20} MiB are read: fetch "
+                    "it again"
                 )
             content = file.read(LARGEST_JSON)
         value = parsed(content)
@@ -71,11 +71,11 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def parsed(content: bytes) -> Any:
-    """Returns the value of JSON.
+    """Parses JSON.
 
     Raises:
-      ValueError: It is none, has more than 4 million values, is nested too deeply, or
-        names a key twice.
+      ValueError: It is no JSON, has more than 4 million values, is nested too deeply,
+        or names a key twice.
     """
     if wrong := _no_content(content):
         raise ValueError(wrong)
@@ -91,7 +91,7 @@ def parsed(content: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Makes an object; of a key that is given twice readers differ in which counts."""
+    """Makes an object; refuses a repeated key, which readers treat differently."""
     out = dict(pairs)
     if len(out) < len(pairs):
         seen: set[str] = set()
@@ -101,7 +101,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def is_pointer(path: pathlib.Path) -> bool:
-    """Returns whether a file is what git leaves of one that git-lfs did not fetch."""
+    """Returns whether a file is a pointer of git-lfs, not the content itself."""
     if not path.is_file() or path.stat().st_size > _LARGEST_POINTER:
         return False
     with regular.opened(path) as file:
@@ -109,7 +109,7 @@ def is_pointer(path: pathlib.Path) -> bool:
 
 
 def pointer_problem(paths: Sequence[pathlib.Path]) -> str:
-    """Returns the sentence about files that are pointers of git-lfs."""
+    """Returns the problem of files that are pointers of git-lfs."""
     one = len(paths) == 1
     return (
         f"{listed([p.name for p in paths])} "
@@ -120,7 +120,7 @@ def pointer_problem(paths: Sequence[pathlib.Path]) -> str:
 
 
 def mark_problem(paths: Iterable[pathlib.Path]) -> str:
-    """Returns the sentence about files that transformers refuses to read, or ""."""
+    """Returns the problem of files with a byte-order mark, "" if there are none."""
     marked = []
     for path in paths:
         if path.name in _PLAIN and path.is_file():
@@ -137,14 +137,14 @@ def mark_problem(paths: Iterable[pathlib.Path]) -> str:
 
 
 def damage(path: pathlib.Path, error: Exception) -> str:
-    """Returns what is wrong with a weight file that could not be opened.
+    """Returns the problem of a weight file that could not be opened.
 
     Args:
       path: The file.
-      error: What its reader raised.
+      error: Raised by its reader.
     """
     if not path.is_file():
-        return f"{path.name}: no such file"
+        return f"{path.name}: no such file; fetch it again"
     with regular.opened(path) as file:
         begin = file.read(64)
     if path.suffix == ".safetensors" and begin.startswith(b"PK"):
@@ -156,7 +156,7 @@ def damage(path: pathlib.Path, error: Exception) -> str:
 
 
 def shown(value: Any) -> str:
-    """Returns a value of a file for a message: not too long, whatever it is.
+    """Returns a value of a file for a message, in at most 203 characters.
 
     Example:
       >>> shown({"neg": True}), len(shown("x" * 1000)), shown([[[["deep"]]]])
@@ -167,12 +167,12 @@ def shown(value: Any) -> str:
 
 
 def name(text: str) -> str:
-    """Returns a name of a file for a message: printable, and not too long."""
+    """Returns a name for a message: printable, at most 200 characters."""
     return printable(text, most=_LONGEST)
 
 
 def listed(names: Sequence[str]) -> str:
-    """Returns names in a line, at most `SHOWN` of them and how many more there are.
+    """Returns at most `SHOWN` names in a line, and the number of the others.
 
     Example:
       >>> listed(["a", "b"])
@@ -189,7 +189,10 @@ def listed(names: Sequence[str]) -> str:
 def limited(problems: Sequence[str], kind: str, total: int = 0) -> list[str]:
     """Returns at most `SHOWN` problems of one kind, and a line that counts the rest.
 
-    `total` is how many there are, if not all of them are given.
+    Args:
+      problems: All, or the first ones.
+      kind: A plural noun for the last line.
+      total: Number of all problems; 0 if all are given.
 
     Example:
       >>> limited([f"tensor {k}: surplus" for k in range(22)], "surplus tensors")[-1]
@@ -201,7 +204,7 @@ def limited(problems: Sequence[str], kind: str, total: int = 0) -> list[str]:
 
 
 def _no_content(begin: bytes) -> str:
-    """Returns what a file is whose beginning shows that it is no model's, or ""."""
+    """Returns why the beginning of a file is not a model's, or ""."""
     if not begin:
         return "it is empty"
     if begin.startswith(_POINTER):

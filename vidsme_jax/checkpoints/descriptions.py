@@ -1,9 +1,9 @@
-"""What the pickled description in a `.bin` file says of tensors, without `pickle`.
+"""Reads the pickled description of tensors in a `.bin` file, without `pickle`.
 
-A description is a program for a stack machine. Of its opcodes those are carried out
-here that descriptions of tensors consist of, and of what it may call, three functions
-of torch and an empty `OrderedDict` are known: as records of this module, so that there
-is nothing to import, to call or to change. All else is refused.
+A description is a program for a stack machine. Only the opcodes that describe tensors
+are executed here, and only calls of three functions of torch and of an empty
+`OrderedDict` are known: as records of this module, so that nothing is imported, called
+or changed. All else is refused.
 
 The format is described at https://pytorch.org/docs/stable/notes/serialization.html
 """
@@ -35,7 +35,7 @@ _TYPES: dict[str, tuple[str, Any]] = {
 }
 DTYPES = {name: np.dtype(dtype) for name, dtype in _TYPES.values()}
 _MOST_STEPS = 1_000_000  # A tensor takes about 35; each takes about a microsecond.
-_MOST_AXES, _LARGEST = 8, 2**48  # Of a shape: axes, and the product of its sizes.
+_MOST_AXES, _LARGEST = 8, 2**48  # Limits of a shape: axes, product of its sizes.
 _KNOWN = {
     ("collections", "OrderedDict"),
     ("torch._utils", "_rebuild_tensor_v2"),
@@ -50,11 +50,11 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class Refused(ValueError):
-    """A description that is none of tensors, or damaged."""
+    """Raised for a description of other things than tensors, or a damaged one."""
 
 
 class Extent(NamedTuple):
-    """Where the bytes of a storage lie in the file, and how many there are."""
+    """The place in the file and the number of a storage's bytes."""
 
     start: int
     size: int
@@ -62,13 +62,13 @@ class Extent(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PickledTensor:
-    """Where the values of one tensor lie in the file, and how they are laid out.
+    """The place and the layout of one tensor's values in the file.
 
     Attributes:
       dtype: As safetensors names it.
       shape: Of the tensor.
       stride: In elements.
-      start: Of the tensor's first element, in bytes from the file's beginning.
+      start: Byte of the tensor's first element in the file.
       available: Elements from there to the end of the storage.
     """
 
@@ -80,12 +80,12 @@ class PickledTensor:
 
     @property
     def fits(self) -> bool:
-        """Whether its values are inside the storage, and no two share a place."""
+        """Whether its values are inside the storage, and at distinct places."""
         return max(self.reach, math.prod(self.shape)) <= self.available
 
     @property
     def reach(self) -> int:
-        """The number of elements from the first to the last."""
+        """Number of elements of the storage from its first to its last value."""
         if 0 in self.shape:
             return 0
         steps = zip(self.shape, self.stride, strict=True)
@@ -93,14 +93,14 @@ class PickledTensor:
 
 
 class _Name(NamedTuple):
-    """A callable or a type of storages, by name only: nothing is imported."""
+    """The name of a callable or a storage type; nothing is imported."""
 
     module: str
     name: str
 
 
 class _Storage(NamedTuple):
-    """The storage that a persistent id names."""
+    """A storage that a persistent id names."""
 
     kind: str
     start: int
@@ -115,7 +115,7 @@ def read(described: bytes, find: Callable[[str], Extent | None]) -> Any:
       find: Returns the place of a storage by its key; None if there is none.
 
     Raises:
-      Refused: It asks for what tensors do not need, or is damaged.
+      Refused: It has what no tensor needs, or is damaged.
     """
     machine = _Machine(find)
     try:
@@ -127,17 +127,17 @@ def read(described: bytes, find: Callable[[str], Extent | None]) -> Any:
                 )
             if opcode.name == "STOP":
                 return machine.pop()
-            machine.carry_out(opcode.name, argument)
+            machine.execute(opcode.name, argument)
     except Refused:
         raise
-    except ValueError as error:  # Of genops: no opcode, or cut short.
+    except ValueError as error:  # `genops` found no opcode, or no end of one.
         cause = content.name(str(error))
         raise Refused(f"its description cannot be read ({cause})") from error
     raise Refused("its description cannot be read (it does not end)")
 
 
 class _Machine:
-    """The stack, its marks, and what was put aside."""
+    """The stack, its marks, and the memo."""
 
     def __init__(self, find: Callable[[str], Extent | None]):
         self._find = find
@@ -146,12 +146,12 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def pop(self) -> Any:
-        """Takes the last thing off the stack."""
+        """Removes the last value of the stack and returns it."""
         self._top()
         return self._stack.pop()
 
-    def carry_out(self, name: str, argument: Any) -> None:
-        """Carries one opcode out."""
+    def execute(self, name: str, argument: Any) -> None:
+        """Executes one opcode."""
         push = self._stack.append
         if name in _ARGUMENTS:
             push(argument)
@@ -161,7 +161,7 @@ class _Machine:
             self._memo[len(self._memo)] = self._top()
         elif name in ("BINGET", "LONG_BINGET"):
             if argument not in self._memo:
-                raise Refused(f"its description has no thing of number {argument}")
+                raise Refused(f"its description has no memo of number {argument}")
             push(self._memo[argument])
         elif name in _CONSTANTS:
             push(_CONSTANTS[name])
@@ -184,18 +184,20 @@ class _Machine:
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             push(self._name(argument if name == "GLOBAL" else None))
         elif name == "REDUCE":
-            given, called = self.pop(), self.pop()
-            push(_called(called, given))
+            arguments, function = self.pop(), self.pop()
+            push(_called(function, arguments))
         elif name == "BUILD":  # Attributes of a dictionary, such as `_metadata`.
             self.pop()
             self._top(collections.OrderedDict)
         elif name not in ("PROTO", "FRAME"):
-            raise Refused(f"its description has {name}; refused")
+            raise Refused(
+                f"its description has the opcode {name}, which no tensor needs; refused"
+            )
 
     def _top(self, kind: type = object) -> Any:
-        """Returns the last thing on the stack, which must be of a kind."""
+        """Returns the last value of the stack, which must be of a kind."""
         if len(self._stack) <= (self._marks[-1] if self._marks else 0):
-            raise Refused("its description takes what is not there")
+            raise Refused("its description reads beyond its stack")
         if not isinstance(self._stack[-1], kind):
             found = type(self._stack[-1]).__name__
             raise Refused(f"its description takes a {found} for a {kind.__name__}")
@@ -203,7 +205,7 @@ class _Machine:
 
     def _since_mark(self) -> list[Any]:
         if not self._marks:
-            raise Refused("its description takes what is not there")
+            raise Refused("its description reads beyond its stack")
         place = self._marks.pop()
         items = self._stack[place:]
         del self._stack[place:]
@@ -212,7 +214,10 @@ class _Machine:
     def _set(self, items: list[Any]) -> None:
         into = self._top(dict)
         if len(items) % 2 or any(type(key) not in (str, int) for key in items[::2]):
-            raise Refused("its description has a dictionary whose keys are no names")
+            raise Refused(
+                "its description has a dictionary whose keys are neither texts nor "
+                "integers"
+            )
         into.update(zip(items[::2], items[1::2], strict=True))
 
     def _name(self, written: str | None) -> _Name:
@@ -230,15 +235,17 @@ class _Machine:
                 "it has tensors of a type that is new in torch, such as 8-bit floats "
                 "of a quantised model; refused: give the unquantised weights"
             )
-        raise Refused(f"it asks for {content.name('.'.join(found))}; refused")
+        raise Refused(
+            f"it calls {content.name('.'.join(found))}, which no tensor needs; refused"
+        )
 
     def _storage(self, pid: Any) -> _Storage:
-        kinds = [tuple, _Name, str, int]
+        kinds = [_Name, str, int]
         if type(pid) is not tuple or len(pid) != 5 or pid[0] != "storage":
-            raise Refused("it has a reference that is no storage's")
+            raise Refused("it has a reference that names no storage")
         _, kind, key, _, count = pid
-        if [tuple, *map(type, (kind, key, count))] != kinds or kind.name not in _TYPES:
-            raise Refused("it has a reference that is no storage's")
+        if [*map(type, (kind, key, count))] != kinds or kind.name not in _TYPES:
+            raise Refused("it has a reference that names no storage")
         extent = self._find(key)
         if extent is None:
             raise Refused(f"unknown storage {kind.name} {content.shown(key)}")
@@ -251,26 +258,27 @@ class _Machine:
         return _Storage(kind.name, extent.start, count)
 
 
-def _called(called: Any, given: Any) -> Any:
-    """Returns what one of the known names makes of what it is given."""
-    if type(called) is _Name and type(given) is tuple:
-        if called.name == "OrderedDict" and not given:
+def _called(function: Any, arguments: Any) -> Any:
+    """Returns the result of a call of one of the known functions."""
+    if type(function) is _Name and type(arguments) is tuple:
+        if function.name == "OrderedDict" and not arguments:
             return collections.OrderedDict()
-        if called.name == "_rebuild_tensor_v2" and 4 <= len(given) <= 7:
-            return _tensor(*given[:4], *given[6:])
-        is_parameter = called.name == "_rebuild_parameter"
-        if is_parameter and given and type(given[0]) is PickledTensor:
-            return given[0]
+        if function.name == "_rebuild_tensor_v2" and 4 <= len(arguments) <= 7:
+            return _tensor(*arguments[:4], *arguments[6:])
+        is_parameter = function.name == "_rebuild_parameter"
+        if is_parameter and arguments and type(arguments[0]) is PickledTensor:
+            return arguments[0]
     raise Refused("it has a call that makes no tensor; refused")
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, views: Any = None):
-    """Returns a tensor; `views` says what is done to its values when it is read."""
+def _tensor(
+    storage: Any, offset: Any, shape: Any, stride: Any, views: Any = None
+) -> PickledTensor:
+    """Returns a tensor; `views`, such as {"neg": True}, change values that are read."""
     if views:
         raise Refused(
             f"it has a tensor that is a view of others with {content.shown(views)}; "
-            "refused: save tensors of their own (resolve_neg() and resolve_conj() make "
-            "them)"
+            "refused: save the results of resolve_neg() and resolve_conj() instead"
         )
     layout = (shape, stride)
     if type(storage) is not _Storage or any(type(part) is not tuple for part in layout):

@@ -1,8 +1,8 @@
-"""The tensors of `adapter_model.safetensors`, by the module that they belong to.
+"""Sorts the tensors of `adapter_model.safetensors` by their module.
 
-PEFT's keys are those of the model in the trainer's memory between `base_model.model.`
-and an ending: `lora_A.weight` and its kin for low-rank updates, the parameter's own
-name for what was trained in full. In between stand the wrappers that PEFT put around a
+PEFT's keys are names of the model in the trainer's memory, after `base_model.model.`
+and before an ending: `lora_A.weight` and similar for low-rank updates, the parameter's
+name for what was trained in full. Between them are the wrappers that PEFT put around a
 module (`base_layer`, `modules_to_save.NAME`) and, in files that PEFT did not write
 itself, the adapter's name (`lora_A.default.weight`).
 """
@@ -27,7 +27,7 @@ _FACTORS = {
     "magnitude": r"(?P<module>.+)\.lora_magnitude_vector"
     r"(?:\.(?!weight$)(?P<name>[^.]+))?(?:\.weight)?",
 }
-# Left out: what a saved module was before, and VeLoRA's projection of gradients.
+# Not read: saved modules before the training, and VeLoRA's projection of gradients.
 _UNUSED = r"(.+\.)?original_module\..+|.+\.lora_velora_embed(\..+)?"
 _SAVED_NAME = r"\.modules_to_save\.([^.]+)\."  # Of the adapter, too.
 _EMBEDDINGS = (".embed_tokens.weight", ".lm_head.weight")
@@ -39,7 +39,7 @@ class Factors:
     """An adapter's tensors.
 
     Attributes:
-      low_rank: By module, the kinds of `_FACTORS`.
+      low_rank: By module, the tensors by their kind, a key of `_FACTORS`.
       copies: Whole parameters that replace those of the base, by name.
     """
 
@@ -50,24 +50,31 @@ class Factors:
 def parse(
     found: dict[str, TensorInfo], config: AdapterConfig, problems: list[str]
 ) -> Factors:
-    """Sorts an adapter's tensors; appends what is none of it, or of another kind.
+    """Sorts an adapter's tensors; appends a problem for each that is none of it.
 
     One parameter may have two keys, as PEFT writes biases and embeddings, but only with
     the same values.
+
+    Args:
+      found: The file's tensors, by key.
+      config: Of the adapter.
+      problems: Receives the problems.
     """
     out = Factors()
     names: set[str | None] = set()
     saved: set[str] = set()
     keys: dict[tuple[str, str], str] = {}  # By module and kind, or name and "".
 
-    def add(kept: dict[str, TensorInfo], what: str, of: tuple[str, str], key: str):
-        before = keys.setdefault(of, key)
+    def add(
+        into: dict[str, TensorInfo], kind: str, owner: tuple[str, str], key: str
+    ) -> None:
+        before = keys.setdefault(owner, key)
         if before != key and not found[before].equals(found[key]):
             problems.append(
                 f"{before} and {key} are one tensor of the model, and their values "
                 f"differ: keep the one that counts, or {MERGE}"
             )
-        kept[what] = found[key]
+        into[kind] = found[key]
 
     plain = {weights.plain(key).removeprefix(_PREFIX) for key in found}
     for key, info in found.items():
@@ -85,20 +92,20 @@ def parse(
                 break
         else:
             # With bias="all" PEFT saves some under two names; older versions left the
-            # adapter's name out, so that that of an inner module stands in its place.
+            # adapter's name out, so the name of an inner module is in its place.
             bare = clean.replace(".modules_to_save.", ".")
             nameless = bare != clean and bare in plain
             name = bare if nameless else _unwrapped(clean)
             if not _is_copy(clean, name, config):
                 problems.append(
-                    f"{key}: not a low-rank factor, nor of a module that "
+                    f"{key}: neither a low-rank factor nor of a module that "
                     f"modules_to_save names; to use it, {MERGE}"
                 )
                 continue
             add(out.copies, name, (name, ""), key)
             if not nameless:
                 saved.update(re.findall(_SAVED_NAME, clean))
-    # PEFT takes its name out of some keys only.
+    # PEFT removes its name from some keys only.
     if len(names) > 1 or len(names - {None} | saved) > 1:
         names |= saved
         listed = ", ".join(sorted(str(n or "one without a name") for n in names))
@@ -112,7 +119,7 @@ def parse(
 def update(
     module: str, parts: dict[str, TensorInfo], weight: TensorInfo, config: AdapterConfig
 ) -> Update | str:
-    """Returns what is done to a module's weight, or what is wrong.
+    """Returns the update of a module's weight, or the problem.
 
     Args:
       module: Its name in the adapter's keys.
@@ -142,8 +149,8 @@ def update(
     )
     if not fits:
         problem = (
-            f"{name}: factors {list(b.shape)} x {list(a.shape)} for "
-            f"{list(weight.shape)}, r {rank}"
+            f"{name}: factors {list(b.shape)} x {list(a.shape)} do not fit the weight "
+            f"{list(weight.shape)} with r = {rank}"
         )
         if not math.prod(a.shape + b.shape):
             problem += (
@@ -170,7 +177,7 @@ def update(
 def shift(
     module: str, info: TensorInfo, bias: TensorInfo, config: AdapterConfig
 ) -> Update | str:
-    """Returns what `lora_bias` does to a layer's bias, or what is wrong."""
+    """Returns the update of a layer's bias by `lora_bias`, or the problem."""
     if info.shape != bias.shape:
         found, expected = list(info.shape), list(bias.shape)
         return f"{module}.bias: lora_B.bias {found}, expected {expected}"
@@ -178,8 +185,8 @@ def shift(
 
 
 def _unwrapped(name: str) -> str:
-    """Takes the wrappers out that PEFT puts around a module."""
-    # Of a single layer the adapter's name is left out: `norm.modules_to_save.weight`.
+    """Returns a name without the wrappers that PEFT puts around a module."""
+    # A single layer has no adapter's name: `norm.modules_to_save.weight`.
     return re.sub(r"\.modules_to_save\.([^.]+\.)?|\.base_layer\.", ".", f".{name}")[1:]
 
 
@@ -195,6 +202,7 @@ def _is_copy(clean: str, name: str, config: AdapterConfig) -> bool:
 
 
 def _missing(parts: dict[str, TensorInfo], embedding: bool) -> str:
+    """Returns the name of the factor that a module lacks."""
     if embedding:
         return f"lora_embedding_{'B' if 'embedding_a' in parts else 'A'}"
     return f"lora_{'B' if 'a' in parts else 'A'}"

@@ -1,4 +1,4 @@
-"""Strict reading of a checkpoint's `config.json`: every key handled or refused."""
+"""Reads a checkpoint's `config.json` strictly: every key is handled or refused."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ from vidsme_jax.checkpoints import content, quantised
 from vidsme_jax.wording import nearest
 
 _REQUIRED = object()
-# No published model comes near; what exceeds them would take time and memory before a
-# comparison with the tensors could refuse it.
+# Far above published models; larger values would take time and memory before a
+# comparison with the tensors could refuse them.
 MAX_SIZE, MAX_LAYERS = 1 << 24, 1 << 10
-MAX_SIDE = 4096  # Pixels of a frame: memory grows by the square.
-# In float32 a smaller epsilon is none: a row of zeros would become NaN.
+MAX_SIDE = 4096  # Pixels of a frame's side: memory grows by the square.
+# A smaller epsilon is zero in float32: a row of zeros would become NaN.
 EPS_RANGE = 1e-30, 1.0
 
 # Keys that any Hugging Face config may carry and that no forward pass depends on.
@@ -38,13 +38,20 @@ def by_key(reasons: dict[str, str]) -> dict[str, str]:
 
 
 class Fields:
-    """Reads one object of a config and remembers which keys were looked at.
+    """Reads one object of a config and records the keys that were read.
 
-    Problems are appended to a shared list, so that one message can list them all; a
-    faulty key reads as its default or, if it has none, as None.
+    A faulty key reads as its default or, without one, as None.
     """
 
     def __init__(self, raw: Any, where: str, problems: list[str]):
+        """Starts with no key read.
+
+        Args:
+          raw: The object; anything else is a problem.
+          where: Its place, such as "text_config", for messages.
+          problems: Receives one sentence per problem; shared by several readers, so
+            that one message lists all.
+        """
         self.where = where
         self.problems = problems
         self._seen: set[str] = set()
@@ -56,7 +63,7 @@ class Fields:
     def take(
         self, key: str, kind: type | tuple[type, ...], default: Any = _REQUIRED
     ) -> Any:
-        """Returns a value of the given kind, or the default if the key is absent."""
+        """Returns a value of one of some types, or the default if the key is absent."""
         self._seen.add(key)
         value = self.raw.get(key)
         fallback = None if default is _REQUIRED else default
@@ -74,12 +81,12 @@ class Fields:
         return value
 
     def size(self, key: str, default: Any = _REQUIRED, most: int | None = None) -> Any:
-        """Returns an integer from 1 on.
+        """Returns a positive integer.
 
         Args:
           key: Of the value.
           default: If the key is absent.
-          most: The largest; None: `MAX_SIZE`, of layers `MAX_LAYERS`.
+          most: The largest; None: `MAX_LAYERS` for numbers of layers, else `MAX_SIZE`.
         """
         value = self.take(key, int, default)
         most = most or (MAX_LAYERS if "layers" in key else MAX_SIZE)
@@ -105,7 +112,7 @@ class Fields:
     def number(self, key: str, default: float, low: float, high: float) -> float:
         """Returns a number from `low` to `high`, which are finite."""
         value = self.take(key, (int, float), default)
-        if low <= value <= high:  # Not so of NaN.
+        if low <= value <= high:  # False for NaN.
             return float(value)
         found = content.shown(value)
         expected = f"a number from {low:g} to {high:g}"
@@ -113,7 +120,7 @@ class Fields:
         return default
 
     def expect(self, key: str, *allowed: Any) -> Any:
-        """Returns a value that must be one of those built; absent is the first."""
+        """Returns a value that must be one of `allowed`; the default is the first."""
         self._seen.add(key)
         value = self.raw.get(key, allowed[0])
         if value not in allowed:
@@ -125,7 +132,11 @@ class Fields:
         return value
 
     def close(self, ignored: dict[str, str]) -> None:
-        """Refuses every key not read, not bookkeeping, and not ignored for a reason."""
+        """Refuses every key that was not read and is neither bookkeeping nor ignored.
+
+        Args:
+          ignored: The reason for each key that is left out.
+        """
         known = self._seen | BOOKKEEPING | set(ignored) | set(quantised.KEYS)
         unknown, read = sorted(set(self.raw) - known), sorted(self._seen)
         self.problems += [

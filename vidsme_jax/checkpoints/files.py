@@ -1,8 +1,7 @@
-"""Finding a checkpoint and reading what its files say about themselves.
+"""Finds checkpoints and reads their configs and the headers of their weights.
 
-Only headers are read here; `loading` reads the tensors. A folder holds a whole model
-(`config.json`, `.safetensors` or, if allowed, pickled `.bin` files) or what a LoRA
-training left: see `adapters`.
+`loading` reads the tensors. A folder holds a whole model (`config.json`, `.safetensors`
+or, if allowed, pickled `.bin` files) or a LoRA adapter: see `adapters`.
 """
 
 import dataclasses
@@ -22,8 +21,8 @@ from vidsme_jax.store import regular
 from vidsme_jax.wording import nearest
 
 _LONGEST_NAME = 1024  # Characters of a tensor's name.
-_MOST_BESIDE = 10_000  # Folders among which one of a near name is looked for.
-_BLOCK = 2**20  # Bytes of a small file at a time.
+_MOST_FOLDERS = 10_000  # Searched for a similar name.
+_BLOCK = 2**20  # Bytes of a small file that are read at a time.
 _SAMPLES, _SAMPLE_BYTES = 64, 65_536  # Of each weight file, for the fingerprint.
 _WEIGHTS = ("*.safetensors", "*.bin")
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
@@ -34,13 +33,13 @@ class Checkpoint:
     """A checkpoint: its config and the headers of its tensors.
 
     Attributes:
-      name: As asked for.
-      folders: Where its small files are looked for, the nearest first.
+      name: The path or hub id that it was opened by.
+      folders: Searched for its small files, in order.
       config: Its `config.json`.
       tensors: By name.
-      remarks: What a reader should know.
-      adapter: Returns the tensors with those of an adapter, given the names of the
-        model's tensors; None: there is none, or it is merged.
+      remarks: Sentences for the report.
+      adapter: Returns the tensors merged with an adapter, given these and a
+        `loading.Names`; None if there is no adapter, or it is merged.
     """
 
     name: str
@@ -59,13 +58,13 @@ class Checkpoint:
         return self.folders[0]
 
     def merged(self, names: Any) -> "Checkpoint":
-        """Returns the checkpoint with its adapter on its tensors, if it has one.
+        """Returns the checkpoint with its adapter merged, if it has one.
 
         Args:
           names: Of the model's tensors, a `loading.Names`.
 
         Raises:
-          AuditError: Lists what of the adapter does not fit.
+          AuditError: Lists the adapter's tensors that do not fit.
         """
         if self.adapter is None:
             return self
@@ -73,11 +72,11 @@ class Checkpoint:
         return dataclasses.replace(self, tensors=tensors, adapter=None)
 
     def small_files(self, *names: str) -> list[pathlib.Path]:
-        """Returns the named small files that exist, the one that counts first.
+        """Returns the named small files that exist, in order of precedence.
 
-        The name comes before the folder: a base's `video_preprocessor_config.json`
-        counts where an adapter's folder has a `preprocessor_config.json` alone. Of one
-        name the adapter's file counts.
+        The order is by name, then by folder: a base's `video_preprocessor_config.json`
+        precedes an adapter's `preprocessor_config.json`, and of one name the adapter's
+        file precedes the base's.
         """
         paths = (folder / name for name in names for folder in self.folders)
         return [path for path in paths if path.is_file()]
@@ -88,7 +87,7 @@ class Checkpoint:
         return read_json(paths[0]) if paths else None
 
     def error(self, *problems: str) -> AuditError:
-        """Returns the error that lists problems, each with the checkpoint's name."""
+        """Returns an error that lists problems, each with the checkpoint's name."""
         named = (
             p if p.startswith("config.model.") else f"checkpoint {self.name}: {p}"
             for p in problems
@@ -98,9 +97,9 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """Returns a SHA-256 over the small files and samples of the large ones.
 
-        Of each weight file, and of a JSON file over 128 MiB: its size, its first 64 KiB
-        (the header) and 64 blocks of 64 KiB at equal distances: enough to tell
-        checkpoints apart, and quick.
+        Samples are taken of weight files, and of JSON files over 128 MiB: the size and
+        65 blocks of 64 KiB at equal distances, the first of which has the header. This
+        distinguishes checkpoints, and is fast.
         """
         digest = hashlib.sha256()
         for folder in self.folders:
@@ -131,7 +130,7 @@ def _digest_samples(digest: Any, path: pathlib.Path) -> None:
 
 
 def patterns(allow_pickle: bool) -> tuple[str, ...]:
-    """Returns the patterns of the files to fetch of a hub repository."""
+    """Returns the patterns of the files to fetch from a hub repository."""
     return (*SMALL_FILES, "*.safetensors", *(("*.bin",) if allow_pickle else ()))
 
 
@@ -145,12 +144,13 @@ def find(
 
     Args:
       name: A path, or a hub id.
-      wanted: Patterns of what to fetch of a repository.
-      near: A folder that a relative path is tried against first.
+      wanted: Patterns of the files to fetch from a repository.
+      near: A folder that a relative path is resolved against first.
       revision: Branch, tag or commit of a hub repository; None: its main branch.
 
     Raises:
-      AuditError: There is no such thing.
+      AuditError: There is no such folder or repository, or a small file is no regular
+        file, a pointer of git-lfs or has a byte-order mark.
     """
     try:
         tried = [pathlib.Path(name).expanduser()]
@@ -162,13 +162,13 @@ def find(
             if folder.exists():
                 problem = f"a file, expected a folder: give {folder.parent}"
                 raise AuditError([f"checkpoint {name}: {problem}"])
-    except (OSError, RuntimeError) as error:  # No such user, or too long a name.
+    except (OSError, RuntimeError) as error:  # Unknown user, or too long a name.
         problem = f"no such folder ({content.name(str(error))})"
         raise AuditError([f"checkpoint {content.name(name)}: {problem}"]) from error
     parts = name.rstrip("/").split("/")
     if len(parts) not in (2, 3) or name.startswith((".", "/", "~")):
         problem = "no such folder, and not a Hugging Face id (OWNER/NAME)"
-        raise AuditError([f"checkpoint {name}: {problem}{_beside(tried)}"])
+        raise AuditError([f"checkpoint {name}: {problem}{_similar(tried)}"])
     from huggingface_hub import snapshot_download
 
     # A third part is a folder inside the repository.
@@ -176,33 +176,34 @@ def find(
     chosen = [f"{inside[0]}/{p}" for p in wanted] if inside else list(wanted)
     try:
         root = snapshot_download(repository, revision=revision, allow_patterns=chosen)
-    except Exception as error:  # The hub client raises many kinds; all mean "not had".
+    except Exception as error:  # The hub client raises many kinds.
         cause = str(error).strip().splitlines()[0] if str(error).strip() else ""
         problem = (
             f"checkpoint {name}: no such folder, and the hub did not give it "
-            f"({type(error).__name__}: {cause}){_beside(tried)}"
+            f"({type(error).__name__}: {cause}){_similar(tried)}"
         )
         raise AuditError([problem]) from error
     folder = pathlib.Path(root, *inside)
     if not folder.is_dir():
-        raise AuditError([f"checkpoint {name}: {repository} has no such folder"])
+        problem = f"{repository} has no folder {'/'.join(inside)}"
+        raise AuditError([f"checkpoint {name}: {problem}"])
     return _checked(name, folder)
 
 
-def _beside(tried: Iterable[pathlib.Path]) -> str:
-    """Returns a hint at a folder whose name is near that of one that is not there."""
+def _similar(tried: Iterable[pathlib.Path]) -> str:
+    """Returns a hint at a folder with a name similar to one that does not exist."""
     for path in tried:
-        inside = itertools.islice(path.parent.glob("*"), _MOST_BESIDE)
-        folders = [p.name for p in inside if p.is_dir()]
+        siblings = itertools.islice(path.parent.glob("*"), _MOST_FOLDERS)
+        folders = [p.name for p in siblings if p.is_dir()]
         if hint := nearest(path.name, folders):
             return hint
     return ""
 
 
 def _checked(name: str, folder: pathlib.Path) -> pathlib.Path:
-    """Returns a folder whose small files hold what their names say.
+    """Returns a folder; raises an `AuditError` if its small files cannot be read.
 
-    Where one is a pointer of git-lfs, so are the weights: all are named.
+    If one is a pointer of git-lfs, so are the weights: the error names all.
     """
     small = [p for pattern in SMALL_FILES for p in sorted(folder.glob(pattern))]
     heavy = [p for pattern in _WEIGHTS for p in sorted(folder.glob(pattern))]
@@ -219,7 +220,15 @@ def _checked(name: str, folder: pathlib.Path) -> pathlib.Path:
 
 
 def read_config(name: str, folder: pathlib.Path) -> dict[str, Any]:
-    """Reads the `config.json` of a folder; `name` is for messages."""
+    """Reads the `config.json` of a folder.
+
+    Args:
+      name: Of the checkpoint, for messages.
+      folder: Of the file.
+
+    Raises:
+      AuditError: There is none, or as of `content.read_json`.
+    """
     if not (folder / "config.json").is_file():
         hint = weights.deeper(folder)
         problem = f"no config.json in {folder}" + (f"; {hint}" if hint else "")
@@ -232,32 +241,31 @@ def read_tensors(
     folder: pathlib.Path,
     *,
     allow_pickle: bool,
-    stems: tuple[str, str] = ("model", "pytorch_model"),
     remarks: list[str] | None = None,
 ) -> dict[str, TensorInfo]:
-    """Reads the headers of the weight files that count: see `weights`.
-
-    The names are without what wrappers of torch add: see `weights.plain`.
+    """Reads the headers of the weight files that `weights` chooses.
 
     Args:
       name: Of the checkpoint.
       folder: Of the files.
       allow_pickle: Whether pickled weights may be read.
-      stems: How names of files begin: of safetensors, and of pickled ones.
-      remarks: Receives what a reader of the report should know.
+      remarks: Receives sentences for the report.
+
+    Returns:
+      The tensors by their names as of `weights.plain`.
 
     Raises:
       AuditError: Files are missing, damaged or no weights at all; tensors are stored
         twice, absent, or quantised.
     """
     try:
-        chosen = weights.choose(folder, stems[0], "safetensors")
+        chosen = weights.choose(folder, "model", "safetensors")
         if chosen is None and allow_pickle:
-            chosen = weights.choose(folder, stems[1], "bin")
+            chosen = weights.choose(folder, "pytorch_model", "bin")
     except AuditError as error:
         raise AuditError([f"checkpoint {name}: {p}" for p in error.problems]) from error
     if chosen is None:
-        problem = weights.nothing(folder, stems, allow_pickle)
+        problem = weights.nothing(folder, allow_pickle)
         raise AuditError([f"checkpoint {name}: {problem}"])
     if remarks is not None and chosen.remark:
         remarks.append(chosen.remark)
@@ -285,7 +293,7 @@ def read_tensors(
     problems += content.limited(twice, "tensors that are stored twice")
     if not problems:
         lost = sorted(set(chosen.promised) - stored)
-        lost = [f"{key}: promised by the index, absent from its file" for key in lost]
+        lost = [f"{key}: in the index, but not in its file" for key in lost]
         problems += content.limited(lost, "tensors that the index promises")
         if not tensors:
             names = content.listed([file.name for file in chosen.files])
@@ -299,17 +307,17 @@ def read_tensors(
 def open_file(
     file: pathlib.Path, allow_pickle: bool, problems: list[str]
 ) -> dict[str, TensorInfo]:
-    """Reads the header of one weight file, by the names that it has there.
+    """Reads the header of one weight file; returns the tensors by their names there.
 
     Args:
       file: A `.safetensors`, or a `.bin` that torch wrote.
       allow_pickle: Whether pickled weights may be read.
-      problems: Receives what is wrong.
+      problems: Receives the problem of a file that cannot be read.
     """
     if file.suffix == ".bin" and not allow_pickle:
         problems.append(
-            f"{file.name} is pickled; --config.model.allow_pickle=true admits it (its "
-            "tensors are read without running anything of it)"
+            f"{file.name} is pickled; --config.model.allow_pickle=true reads it "
+            "(without running any of its code)"
         )
         return {}
     try:

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from vidsme_jax.checkpoints import content
 from vidsme_jax.store import regular
 
-# Bytes of a header: of 100,000 tensors it has about ten million.
+# Most bytes of a header; that of 100,000 tensors has about ten million.
 LARGEST = 2**25
 _MOST_AXES = 16
 _BITS = {
@@ -36,9 +36,9 @@ def read(path: pathlib.Path) -> Header:
     """Returns shape and type of each tensor, by the name in the file.
 
     Raises:
-      ValueError: It is no such file, or says what cannot be.
+      ValueError: It is no such file, or its header does not fit the file.
       OSError: It cannot be read.
-      SafetensorError: The library does not take it.
+      SafetensorError: The library refuses it.
     """
     with regular.opened(path) as file:
         size = file.seek(0, 2)
@@ -59,7 +59,7 @@ def read(path: pathlib.Path) -> Header:
         raise ValueError(f"its header is no object but {content.shown(raw)}")
     notes = raw.pop("__metadata__", None)
     if notes is not None and not _are_texts(notes):
-        raise ValueError("the __metadata__ of its header holds more than texts")
+        raise ValueError("the __metadata__ of its header is no object of texts")
     out: Header = {}
     extents = []
     for name, entry in raw.items():
@@ -70,8 +70,8 @@ def read(path: pathlib.Path) -> Header:
     for start, end, name in sorted(extents):
         if start != place:
             raise ValueError(
-                f"{content.name(name)} begins at byte {start} of the data, where that "
-                f"before it ends at {place}"
+                f"{content.name(name)} begins at byte {start} of the data, and the "
+                f"tensor before it ends at {place}"
             )
         place = end
     if place != size - 8 - length:
@@ -83,18 +83,25 @@ def read(path: pathlib.Path) -> Header:
 
 
 def _entry(name: str, entry: Any) -> tuple[tuple[int, ...], str, tuple[int, int]]:
-    """Returns shape, type, and first and last place of a tensor's bytes."""
+    """Returns shape, type, and begin and end of a tensor's bytes in the data."""
     entry = entry if isinstance(entry, Mapping) else {}
     dtype, shape, place = map(entry.get, ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in _BITS:
         found = content.shown(dtype)
-        raise ValueError(f"{content.name(name)}: dtype is {found}, which is none")
+        raise ValueError(
+            f"{content.name(name)}: dtype is {found}, expected {', '.join(_BITS)}"
+        )
     if not _are_sizes(shape) or len(shape) > _MOST_AXES:
         found = content.shown(shape)
-        raise ValueError(f"{content.name(name)}: shape is {found}, which is none")
+        raise ValueError(
+            f"{content.name(name)}: shape is {found}, expected at most {_MOST_AXES} "
+            "sizes"
+        )
     if not _are_sizes(place) or len(place) != 2 or place[0] > place[1]:
         found = content.shown(place)
-        raise ValueError(f"{content.name(name)}: data_offsets is {found}")
+        raise ValueError(
+            f"{content.name(name)}: data_offsets is {found}, expected [begin, end]"
+        )
     if math.prod(shape) * _BITS[dtype] != 8 * (place[1] - place[0]):
         raise ValueError(
             f"{content.name(name)}: {place[1] - place[0]} bytes for {dtype} "
@@ -104,7 +111,7 @@ def _entry(name: str, entry: Any) -> tuple[tuple[int, ...], str, tuple[int, int]
 
 
 def _are_sizes(value: Any) -> bool:
-    """Returns whether it is a list of sizes, which 64 bits hold."""
+    """Returns whether a value is a list of sizes that 64 bits hold."""
     return isinstance(value, list) and all(
         type(size) is int and 0 <= size < 2**63 for size in value
     )

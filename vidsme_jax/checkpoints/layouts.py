@@ -1,7 +1,7 @@
-"""How a tensor on disk is laid out against the parameter that it fills.
+"""Layouts of tensors on disk, relative to the parameters that they fill.
 
-A layout is one object with both directions. `Layout` itself is the identity; a family
-adds a layout of its own by deriving from it.
+A layout converts in both directions. `Layout` itself is the identity; a family adds a
+layout by deriving from it.
 """
 
 import math
@@ -14,26 +14,26 @@ Shape = tuple[int, ...]
 
 
 class Layout:
-    """The tensor is laid out as the parameter.
+    """The identity: the tensor has the layout of the parameter.
 
-    Parameters of stacked layers take one tensor a layer, of which these methods know
-    nothing: they see the parameter of one layer.
+    Parameters of stacked layers take one tensor a layer; these methods are called with
+    the parameter of one layer.
     """
 
     def disk_shape(self, shape: Shape) -> Shape:
-        """Returns the tensor's shape for a parameter's."""
+        """Returns the shape on disk of a parameter's tensor."""
         return shape
 
     def fits(self, found: Shape, shape: Shape) -> bool:
-        """Returns whether a tensor of a shape can fill a parameter of another."""
+        """Returns whether a tensor of shape `found` can fill a parameter of `shape`."""
         return found == self.disk_shape(shape)
 
     def read(self, info: TensorInfo, index: tuple[slice, ...]) -> np.ndarray:
-        """Reads a slice of the parameter."""
+        """Reads a slice of the parameter from its tensor."""
         return info.read(index)
 
     def write(self, value: np.ndarray) -> np.ndarray:
-        """Returns the tensor of a parameter."""
+        """Returns the tensor on disk of a parameter."""
         return value.reshape(self.disk_shape(value.shape))
 
 
@@ -64,11 +64,11 @@ class _Patches(_Linear):
 class Tiles(Layout):
     """[out, 3, frames, patch, patch] on disk, [frames * patch * patch * 3, out] here.
 
-    Of one frame the disk has no axis of frames.
+    With one frame the tensor on disk has no axis of frames.
     """
 
     def __init__(self, frames: int):
-        """Keeps how many frames a patch has."""
+        """Stores the number of frames of a patch."""
         self._frames = frames
 
     def disk_shape(self, shape: Shape) -> Shape:
@@ -87,7 +87,7 @@ class Tiles(Layout):
 
 
 class _Rows(Layout):
-    """As on disk, but rows of the tensor beyond the parameter's are left out."""
+    """The identity, without rows of the tensor beyond the parameter's."""
 
     def fits(self, found: Shape, shape: Shape) -> bool:
         return found[1:] == shape[1:] and found[:1] >= shape[:1]

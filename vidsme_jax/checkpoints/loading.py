@@ -1,9 +1,8 @@
-"""Tensors from safetensors straight onto devices, strict both ways.
+"""Loads tensors from a checkpoint onto devices, strictly in both directions.
 
 A family's rules are data: each tensor of the checkpoint matches one rule or one
 `ignored` pattern, each parameter is filled exactly once, every shape is checked, and
-one error lists all that is wrong. Parameters of stacked layers take one tensor per
-layer.
+one error lists all problems. Parameters of stacked layers take one tensor per layer.
 """
 
 import collections
@@ -26,18 +25,18 @@ from vidsme_jax.checkpoints.tensors import TensorInfo
 
 # Exponent bits: all set means inf or NaN.
 _EXPONENT = {"bfloat16": (np.uint16, 0x7F80), "float16": (np.uint16, 0x7C00)}
-_WIDER = ("bfloat16", "float32")  # Dtypes to propose in place of a narrower one.
+_WIDER = ("bfloat16", "float32")  # Dtypes to propose instead of a narrower one.
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Where the tensors whose canonical name matches a pattern go.
+    """Assigns the tensors whose canonical name matches a pattern to a parameter.
 
     Attributes:
-      pattern: Full match; a group captures the layer of a stacked parameter.
+      pattern: Matches the whole name; a group captures a stacked parameter's layer.
       path: Of the parameter, parts joined by "/".
-      layout: Of the tensor, against the parameter's.
+      layout: Of the tensor, relative to the parameter.
     """
 
     pattern: str
@@ -46,7 +45,7 @@ class Rule:
 
     @property
     def stacked(self) -> bool:
-        """Whether each layer of the parameter has a tensor of its own."""
+        """Whether each layer of the parameter has its own tensor."""
         return "(" in self.pattern
 
 
@@ -66,10 +65,11 @@ class Names(NamedTuple):
     """The names that a model's tensors have in a checkpoint, in both directions.
 
     Attributes:
-      canonical: Renames a tensor of any name dialect.
-      rules: Where each tensor goes.
-      ignored: Patterns of canonical names that are left out, each with the reason.
-      unused: Returns what is left out but other libraries expect, for writing.
+      canonical: Returns the canonical name of a tensor, from any known naming.
+      rules: Assign tensors to parameters.
+      ignored: Patterns of canonical names that are not read, each with the reason.
+      unused: Returns tensors that are not read but other libraries expect, for
+        writing.
     """
 
     canonical: Callable[[str], str]
@@ -80,7 +80,13 @@ class Names(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Filling:
-    """The tensors that fill one parameter: one, or one per layer if it is stacked."""
+    """The tensors that fill one parameter: one, or one per layer if it is stacked.
+
+    Attributes:
+      rule: Of the parameter.
+      names: Of the tensors, in the order of layers.
+      infos: Of the same tensors.
+    """
 
     rule: Rule
     names: tuple[str, ...]
@@ -92,10 +98,10 @@ Shardings = Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
 
 
 def plan_loading(checkpoint: Checkpoint, abstract: nnx.State, names: Names) -> Plan:
-    """Decides which tensor fills which parameter, from the headers alone.
+    """Assigns tensors to parameters, from the headers alone.
 
     Args:
-      checkpoint: What is on disk.
+      checkpoint: The tensors on disk.
       abstract: The state of the model under `nnx.eval_shape`.
       names: Of the model's tensors.
 
@@ -123,7 +129,9 @@ def plan_loading(checkpoint: Checkpoint, abstract: nnx.State, names: Names) -> P
         info = checkpoint.tensors[name]
         leaf = shapes[rule.path].shape
         if layer >= leaf[0]:
-            problems.surplus.append((name, f"the model has {leaf[0]} such layers"))
+            problems.surplus.append(
+                (name, f"the model has {leaf[0]} such layers, by its config")
+            )
             continue
         _check(name, info, leaf if layer < 0 else leaf[1:], rule, problems)
         slots[rule.path][layer] = name
@@ -142,14 +150,14 @@ def plan_loading(checkpoint: Checkpoint, abstract: nnx.State, names: Names) -> P
         infos = tuple(checkpoint.tensors[name] for name in found)
         plan[path] = Filling(rule, found, infos)
     if listed := problems.listed():
-        # Which files were read is often the cause.
+        # The remarks name files that were not read, often the cause.
         raise checkpoint.error(*listed, *checkpoint.remarks)
     return plan
 
 
 @dataclasses.dataclass
 class _Problems:
-    """What is wrong with tensors, by kind, so that no kind crowds out another."""
+    """Problems of tensors by kind, so that the list of one is not cut for another."""
 
     doubled: list[str] = dataclasses.field(default_factory=list)
     surplus: list[tuple[str, str]] = dataclasses.field(default_factory=list)
@@ -158,7 +166,7 @@ class _Problems:
     missing: list[str] = dataclasses.field(default_factory=list)
 
     def listed(self) -> list[str]:
-        """Returns the problems, of each kind at most `content.SHOWN`."""
+        """Returns at most `content.SHOWN` problems of each kind."""
         first = self.surplus[: content.SHOWN]
         surplus = [f"{content.name(name)}: surplus, {why}" for name, why in first]
         return [
@@ -171,12 +179,13 @@ class _Problems:
 
 
 def foreign(checkpoint: Checkpoint) -> str:
-    """Returns the sentence about tensors of which none has a name of the family."""
+    """Returns the problem of a checkpoint without a tensor name of its family."""
     some = ", ".join(map(content.name, sorted(checkpoint.tensors)[:3]))
     return (
-        f"none of its {len(checkpoint.tensors)} tensors has a name that its config's "
-        f"family knows ({some}, ...): weights of another model, in another program's "
-        "form, or no weights (an optimizer's state)"
+        f"none of its {len(checkpoint.tensors)} tensors has a name of its config's "
+        f"family ({some}, ...): they are weights of another model, in another "
+        "program's form, or no weights (an optimizer's state); give the weights of the "
+        "config's model"
     )
 
 
@@ -186,7 +195,13 @@ def load(
     """Reads every parameter onto its devices; the host never holds the whole model.
 
     Each parameter is read, cast and placed by itself; of a parameter that is split over
-    devices only the parts that this process holds are read.
+    devices only the parts of this process are read.
+
+    Args:
+      plan: From `plan_loading`.
+      abstract: The state of the model under `nnx.eval_shape`; is filled.
+      shardings: Returns the sharding of a parameter by its path and shape.
+      checkpoint_name: For messages.
 
     Raises:
       AuditError: Lists the tensors that hold NaN or infinite values, and those whose
@@ -208,19 +223,23 @@ def load(
 
 
 class _Faults(NamedTuple):
-    """What values are wrong, by the tensor's name.
+    """Tensors whose values cannot be used.
 
     Attributes:
-      infinite: Tensors that hold NaN or infinite values.
-      beyond: By dtype, the largest absolute value of tensors that it cannot hold.
+      infinite: Names of tensors that hold NaN or infinite values.
+      beyond: By dtype and name, the largest absolute value of tensors that the dtype
+        cannot hold.
     """
 
     infinite: dict[str, None]
     beyond: dict[str, dict[str, float]]
 
     def listed(self) -> list[str]:
-        """Returns one line a tensor with NaN, and one about all that are too large."""
-        lines = [f"{name}: holds NaN or infinite values" for name in self.infinite]
+        """Returns one line per tensor with NaN, and one per dtype that is exceeded."""
+        lines = [
+            f"{name}: holds NaN or infinite values; fetch or export the weights again"
+            for name in self.infinite
+        ]
         out = content.limited(lines, "tensors that hold NaN or infinite values")
         for dtype, found in self.beyond.items():
             wider = [d for d in _WIDER if max(found.values()) <= _largest(d)]
@@ -245,7 +264,7 @@ class _Reader:
         self.filling, self.leaf, self.faults = filling, leaf, faults
 
     def __call__(self, index: tuple[slice, ...] | None) -> np.ndarray:
-        assert index is not None, "a device without a share"
+        assert index is not None
         if not self.filling.rule.stacked:
             return self._tensor(0, index)
         layers = range(*index[0].indices(self.leaf.shape[0]))
@@ -255,7 +274,7 @@ class _Reader:
             if out is None:
                 out = np.empty((len(layers), *value.shape), value.dtype)
             out[k] = value
-        assert out is not None, "a shard without layers"
+        assert out is not None
         return out
 
     def _tensor(self, k: int, index: tuple[slice, ...]) -> np.ndarray:
@@ -266,7 +285,7 @@ class _Reader:
             for part, size in zip(index, self.leaf.shape[-len(index) :], strict=True)
         )
         value = self.filling.rule.layout.read(info, index)
-        with np.errstate(over="ignore"):  # It is looked for below, by tensor.
+        with np.errstate(over="ignore"):  # Overflow is reported below, by tensor.
             cast = value.astype(self.leaf.dtype, copy=False)
         if not _is_finite(value):
             self.faults.infinite[name] = None
@@ -278,7 +297,7 @@ class _Reader:
 
 
 def _any(patterns: Iterable[str]) -> re.Pattern[str]:
-    """Returns a pattern that matches whole what one of some patterns does."""
+    """Returns a pattern that matches what any of some patterns matches."""
     return re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or "(?!)")
 
 
@@ -301,7 +320,7 @@ def _check(
     if not rule.layout.fits(tuple(info.shape), shape):
         wanted = list(rule.layout.disk_shape(shape))
         problems.misshapen.append(
-            f"{name}: shape {list(info.shape)}, the config asks for {wanted}"
+            f"{name}: shape {list(info.shape)}, expected {wanted} by the config"
         )
     if info.dtype not in _FLOATS:
         allowed = ", ".join(_FLOATS)
@@ -314,7 +333,7 @@ def _largest(dtype: str) -> float:
 
 
 def _is_finite(value: np.ndarray) -> bool:
-    if value.dtype.name in _EXPONENT:  # Looking at the bits is faster than ml_dtypes.
+    if value.dtype.name in _EXPONENT:  # Comparing bits is faster than ml_dtypes.
         kind, bits = _EXPONENT[value.dtype.name]
         return not bool(((value.view(kind) & kind(bits)) == kind(bits)).any())
     return bool(np.isfinite(value).all())

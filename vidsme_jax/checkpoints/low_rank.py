@@ -1,4 +1,4 @@
-r"""What an adapter does to one weight: low-rank updates and their kin.
+r"""Updates of one weight by an adapter: LoRA, DoRA and biases of factors.
 
 Axes: `out` and `in` of a weight [out, in]; `rank` of the factors. A convolution's
 weight is [out, in, height, width], an embedding's [vocab, embed].
@@ -10,9 +10,7 @@ import numpy as np
 
 from vidsme_jax.checkpoints.tensors import Part, TensorInfo
 
-_BLOCK = (
-    8192  # Rows of an embedding that are read at once for the norms of its columns.
-)
+_BLOCK = 8192  # Rows of an embedding that are read at once for norms of columns.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +49,12 @@ class LowRank:
 class Decomposed:
     r"""DoRA: $m V / \lVert V \rVert$ of $V = W + s B A$ [1].
 
-    The norm is that of a row, in the release as in PEFT; of an embedding, whose rows
+    The norm is that of a row, in the release as in PEFT; for an embedding, whose rows
     are the inputs, that of a column.
 
     Attributes:
       direction: V.
-      magnitude: m, as many values as there are norms, in any shape.
+      magnitude: m, one value for each norm, in any shape.
       columns: Whether the norms are those of columns.
 
     [1] Liu et al., 2024. DoRA. https://arxiv.org/abs/2402.09353
@@ -64,7 +62,7 @@ class Decomposed:
 
     direction: LowRank
     magnitude: TensorInfo
-    columns: bool = False
+    columns: bool
 
     @property
     def infos(self) -> tuple[TensorInfo, ...]:
@@ -84,7 +82,7 @@ class Decomposed:
         return (value * factor)[(slice(None), *part[1:])]
 
     def _squares(self, base: TensorInfo, columns: slice) -> np.ndarray:
-        """Returns the sums of squares of columns, a block of rows at a time."""
+        """Returns the sums of squares of columns, reading blocks of rows."""
         starts = range(0, base.shape[0], _BLOCK)
         blocks = [(slice(k, min(k + _BLOCK, base.shape[0])), columns) for k in starts]
         return np.sum([(self.direction.read(base, b) ** 2).sum(0) for b in blocks], 0)
@@ -92,7 +90,12 @@ class Decomposed:
 
 @dataclasses.dataclass(frozen=True)
 class Shift:
-    """A bias of the second factor (`lora_bias`), scaled and added to the layer's."""
+    """Adds the scaled bias of a second factor (`lora_bias`) to a layer's bias.
+
+    Attributes:
+      bias: Of the second factor, in the shape of the layer's.
+      scale: s.
+    """
 
     bias: TensorInfo
     scale: float

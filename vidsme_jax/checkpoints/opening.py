@@ -1,4 +1,4 @@
-"""Opens a checkpoint, whatever form it has: a whole model, or a LoRA on top of one."""
+"""Opens a checkpoint of any form: a whole model, or a LoRA adapter and its base."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,25 +12,25 @@ def open_checkpoint(
     *,
     allow_pickle: bool = False,
     adapter: bool = True,
-    judge: Callable[[Mapping[str, Any]], str] = refused.reason,
+    refuse: Callable[[Mapping[str, Any]], str] = refused.reason,
 ) -> files.Checkpoint:
     """Opens a local folder, or a hub id after fetching it into the hub's cache.
 
     Args:
       name: A folder, `OWNER/NAME`, or `OWNER/NAME/FOLDER` inside a hub repository.
       allow_pickle: Whether `.bin` files may be read, with `pickled`.
-      adapter: Whether the adapter of a LoRA training counts: its low-rank updates and
-        the modules that it saved in full. Without it the checkpoint must have one; what
-        `non_lora_trainables.bin` holds is kept.
-      judge: Returns of a `config.json` why the model is not read, "" if it may be.
+      adapter: Whether a LoRA adapter is merged: its low-rank updates and the modules
+        that it saved in full. If False, the checkpoint must have an adapter;
+        `non_lora_trainables.bin` is read in both cases.
+      refuse: Returns why a model is not read, by its `config.json`; "" if it is.
 
     Raises:
-      AuditError: Nothing is there, or its config or weights cannot be read; lists every
-        problem. Of a model that is judged unreadable no weights are fetched.
+      AuditError: Lists every problem: there is no such checkpoint, or its config or
+        weights cannot be read. Weights of a refused model are not fetched.
     """
     small = files.find(name, files.SMALL_FILES)  # Weights may be hundreds of gigabytes.
     if (small / "config.json").is_file():
-        if why := judge(files.read_config(name, small)):
+        if why := refuse(files.read_config(name, small)):
             raise AuditError([f"checkpoint {name}: {why}"])
     folder = files.find(name, files.patterns(allow_pickle))
     if problem := weights.left_over_adapter(folder):
@@ -38,7 +38,7 @@ def open_checkpoint(
     if (folder / "adapter_config.json").is_file():
         return adapters.open_adapter(name, folder, allow_pickle, merged=adapter)
     if not adapter:
-        problem = "no LoRA adapter to leave out (no adapter_config.json)"
+        problem = f"no LoRA adapter to leave out (no adapter_config.json in {folder})"
         raise AuditError([f"checkpoint {name}: {problem}"])
     config = files.read_config(name, folder)
     remarks: list[str] = []

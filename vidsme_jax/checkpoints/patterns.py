@@ -1,10 +1,10 @@
-"""Regular expressions of an adapter, matched in steps that can be counted.
+"""Matches the regular expressions of an adapter, with a limit on steps.
 
-Python's own `re` tries every way to match: of `(a+)+b` their number doubles with each
-letter. Here a set of places in the name is carried through the expression, as bits of
-one integer, so that each part is looked at once for all ways that lead to it. What an
-answer needs more than places for (groups that are referred to, atomic groups, flags) is
-refused; none of it is of use in names of modules.
+Python's `re` tries every way to match: for `(a+)+b` their number doubles with each
+letter. Here a set of positions in the name is carried through the expression, as bits
+of one integer, so that each part is evaluated once for all ways that lead to it.
+Constructs that need more than positions (backreferences, atomic groups, flags) are
+refused; names of modules need none of them.
 """
 
 import re
@@ -17,7 +17,7 @@ from vidsme_jax.base import AuditError
 
 LONGEST = 2000  # Characters of a pattern: the longest that trainers write have 600.
 MOST = 4096  # Patterns, or names, of one key: a model has some hundreds of modules.
-# Of all matches of an adapter: one takes some hundreds, and a million half a second.
+# Of all matches of an adapter: one takes some hundreds; a million take half a second.
 MOST_STEPS = 10_000_000
 _WORD = re.compile(r"\w")
 _CLASSES = {
@@ -30,44 +30,51 @@ _OPPOSITES = {
     sre.CATEGORY_NOT_SPACE: sre.CATEGORY_SPACE,
     sre.CATEGORY_NOT_WORD: sre.CATEGORY_WORD,
 }
-_PLAIN = re.compile(r"[^*+?{}|()\[\]]*")  # Tried in one way: `re` is quick at it.
+_PLAIN = re.compile(r"[^*+?{}|()\[\]]*")  # Can match in one way only: `re` is fast.
 
 
 class Steps:
     """Counts the steps of all matches of an adapter."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._left = MOST_STEPS
 
     def take(self, count: int = 1) -> None:
-        """Counts some.
+        """Counts steps.
 
         Raises:
-          AuditError: There were too many.
+          AuditError: There are more than `MOST_STEPS`.
         """
         self._left -= count
         if self._left < 0:
             raise AuditError(
                 [
                     "adapter_config.json: its patterns (target_modules, rank_pattern "
-                    f"and their kin) take over {MOST_STEPS} steps to match: name the "
-                    "modules in full, without repeats inside of repeats"
+                    f"and others) take over {MOST_STEPS} steps to match: name the "
+                    "modules in full, without repeats inside repeats"
                 ]
             )
 
 
 class Pattern:
-    """One expression."""
+    """A regular expression.
+
+    Example:
+      >>> pattern = Pattern(r".*\\.(q|v)_proj", Steps())
+      >>> pattern.matches("layers.0.q_proj"), pattern.matches("layers.0.k_proj")
+      (True, False)
+    """
 
     def __init__(self, text: str, steps: Steps):
-        """Reads an expression.
+        """Parses an expression.
 
         Args:
-          text: As it is written.
-          steps: Counts those of its matches.
+          text: The expression.
+          steps: Counts the steps of its matches.
 
         Raises:
-          ValueError: It is none, too long, or has what is not built.
+          ValueError: It is no expression, too long, or has a construct that is not
+            built.
         """
         if len(text) > LONGEST:
             raise ValueError(
@@ -85,18 +92,22 @@ class Pattern:
         self._parsed = None if _PLAIN.fullmatch(text) else parsed
 
     def matches(self, name: str) -> bool:
-        """Returns whether a name is matched whole."""
+        """Returns whether the whole name matches."""
         return len(name) in self.ends(name, [0])
 
     def matches_end(self, name: str) -> bool:
-        """Returns whether a name is matched, or the part after one of its dots."""
+        """Returns whether the whole name, or all after one of its dots, matches."""
         return len(name) in self.ends(name, starts(name))
 
     def ends(self, name: str, places: list[int]) -> list[int]:
-        """Returns the places at which a match from one of some places can end.
+        """Returns the positions at which a match can end.
+
+        Args:
+          name: To be matched.
+          places: Positions at which it may begin.
 
         Raises:
-          AuditError: It takes too many steps.
+          AuditError: As of `Steps.take`.
         """
         self._steps.take()
         if self._parsed is None:
@@ -107,12 +118,12 @@ class Pattern:
 
 
 def starts(name: str) -> list[int]:
-    """Returns the places at which a part of a name begins."""
+    """Returns the positions at which the parts of a dotted name begin."""
     return [0, *(k + 1 for k, letter in enumerate(name) if letter == ".")]
 
 
 def _check(parsed: Any) -> None:
-    """Refuses what `_Match` does not know, in any depth."""
+    """Raises a `ValueError` for a construct that `_Match` does not know."""
     for op, value in parsed:
         if op is sre.BRANCH:
             for branch in value[1]:
@@ -132,14 +143,14 @@ def _check(parsed: Any) -> None:
 
 
 class _Match:
-    """One name that is matched."""
+    """The matches of one name; sets of positions are bits of an integer."""
 
     def __init__(self, name: str, steps: Steps):
         self._name, self._steps = name, steps
-        self._all = (1 << len(name)) - 1  # Places that a letter follows.
+        self._all = (1 << len(name)) - 1  # Positions before a letter.
 
     def run(self, parsed: Any, places: int) -> int:
-        """Returns the places that a part leads to from some places."""
+        """Returns the positions after a part that begins at one of `places`."""
         for op, value in parsed:
             self._steps.take()
             if not places:
@@ -173,7 +184,7 @@ class _Match:
         return self._repeated(int(least), most, inner, places)
 
     def _over(self, places: int, test: Callable[[str], bool]) -> int:
-        """Returns the places after letters that pass a test."""
+        """Returns the positions after letters at `places` that pass a test."""
         out, left = 0, places & self._all
         self._steps.take(left.bit_count())
         while left:
@@ -195,7 +206,7 @@ class _Match:
         return out
 
     def _at(self, where: Any) -> int:
-        """Returns the places of a kind: the beginning, the end, the edge of a word."""
+        """Returns the positions of an anchor: the beginning, the end, word edges."""
         size = len(self._name)
         if where in (sre.AT_BEGINNING, sre.AT_BEGINNING_STRING):
             return 1
@@ -204,12 +215,12 @@ class _Match:
         words = [bool(_WORD.match(letter)) for letter in self._name]
         sides = zip([False, *words], [*words, False], strict=True)
         edges = sum(1 << k for k, (one, two) in enumerate(sides) if one != two)
-        whole = (1 << size + 1) - 1 if size else 0  # Of no letters, no place is one.
+        whole = (1 << size + 1) - 1 if size else 0  # \B never matches an empty name.
         return edges if where is sre.AT_BOUNDARY else whole & ~edges
 
 
 def _is_in(letter: str, items: Any) -> bool:
-    """Returns whether a letter is of a class in brackets."""
+    """Returns whether a letter is in a class in brackets."""
     negated = bool(items) and items[0][0] is sre.NEGATE
     for op, value in items[1:] if negated else items:
         if op is sre.LITERAL:

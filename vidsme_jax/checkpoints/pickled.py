@@ -1,8 +1,8 @@
-"""Pickled torch weights (`.bin`) without torch and without running their code.
+"""Reads pickled torch weights (`.bin`) without torch and without running their code.
 
 A file that torch wrote is a zip archive: `data.pkl` describes the tensors, `data/KEY`
-holds the bytes of each storage, all stored as they are. The description is read by
-`descriptions`, which runs nothing of it; the bytes are read only when a tensor is.
+holds the bytes of each storage, all uncompressed. `descriptions` reads the description
+without running it; the bytes are read only when a tensor is.
 """
 
 import pathlib
@@ -26,10 +26,10 @@ _FAULTS = (
 
 
 def headers(path: pathlib.Path) -> dict[str, PickledTensor]:
-    """Describes the tensors of a `.bin` file.
+    """Returns the places of the tensors of a `.bin` file, by name.
 
     Raises:
-      ValueError: It is no such file, or wants to run something.
+      ValueError: It is no such file, or holds other things than tensors.
       OSError: It cannot be read.
     """
     with regular.opened(path) as file:
@@ -46,11 +46,11 @@ def headers(path: pathlib.Path) -> dict[str, PickledTensor]:
         if type(name) is not str or not isinstance(tensor, PickledTensor):
             raise ValueError(
                 f"{content.name(str(name))}: not a tensor but a value of type "
-                f"{type(tensor).__name__}, as in what a training keeps to go on: save "
-                "the tensors alone, with save_pretrained"
+                f"{type(tensor).__name__}, as in the state of a training: save the "
+                "tensors alone, with save_pretrained"
             )
         if not tensor.fits:
-            raise ValueError(f"{content.name(name)}: not a tensor within its storage")
+            raise ValueError(f"{content.name(name)}: does not fit its storage")
     return dict(found)
 
 
@@ -66,13 +66,15 @@ def read(path: pathlib.Path, tensor: PickledTensor) -> np.ndarray:
 
 
 def _described(file: BinaryIO) -> Any:
-    """Returns what the description of an archive makes."""
+    """Returns the result of an archive's description."""
     size = file.seek(0, 2)
     with zipfile.ZipFile(_Parts(file)) as archive:  # type: ignore[arg-type]
         entries = {info.filename: info for info in archive.infolist()}
         pickles = [name for name in entries if name.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise ValueError("no archive of torch (it has no data.pkl)")
+            raise ValueError(
+                f"no archive of torch (it has {len(pickles)} data.pkl, expected 1)"
+            )
         root = pickles[0].removesuffix("data.pkl")
         order = entries.get(f"{root}byteorder")
         if order is not None and _content(archive, order, 16) != b"little":
@@ -87,7 +89,7 @@ def _described(file: BinaryIO) -> Any:
 
 
 class _Parts:
-    """A file of which no large part is read at once, such as a directory of entries."""
+    """A file that refuses to read a large part at once, such as its directory."""
 
     def __init__(self, file: BinaryIO):
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
@@ -98,14 +100,14 @@ class _Parts:
         found = self._read(_LARGEST_PART + 1 if size < 0 else min(size, 2**23))
         if len(found) > _LARGEST_PART:
             raise ValueError(
-                f"a part of it that says what is in it is over {_LARGEST_PART >> 20} "
-                "MiB: save fewer tensors in a file"
+                f"its directory of entries is over {_LARGEST_PART >> 20} MiB: save "
+                "fewer tensors in a file"
             )
         return found
 
 
 def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
-    """Returns what an entry holds, if that is no more than `most` bytes."""
+    """Returns the content of an entry; refuses more than `most` bytes."""
     _check(info)
     if max(info.file_size, info.compress_size) > most:
         raise ValueError(
@@ -118,17 +120,17 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> byte
 def _check(info: zipfile.ZipInfo) -> None:
     name = content.name(info.filename)
     if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{name} is compressed; torch stores it plainly")
+        raise ValueError(f"{name} is compressed, expected stored, as torch writes it")
     if info.header_offset < 0:
-        raise ValueError(f"{name} begins before the file does, by its entry")
+        raise ValueError(f"by its entry {name} begins before the file")
 
 
 def _extent(file: BinaryIO, size: int, info: zipfile.ZipInfo) -> Extent:
-    """Returns where the bytes of an entry lie.
+    """Returns the place of an entry's bytes.
 
     Args:
       file: The archive.
-      size: Its bytes.
+      size: Bytes of the archive.
       info: Of the entry.
     """
     _check(info)

@@ -13,16 +13,16 @@ from vidsme_jax.checkpoints import content
 from vidsme_jax.checkpoints.content import read_json
 from vidsme_jax.checkpoints.tensors import TensorInfo
 
-# The last is MLX's.
+# Keys of a config that name a method; the last is MLX's.
 KEYS = ("quantization_config", "compression_config", "quantization")
-# Other files that say it, and which tools write them.
+# Files of quantised checkpoints, and the tools that write them.
 _FILES = {
     "quantize_config.json": "GPTQ",
     "quant_config.json": "AWQ",
     "hf_quant_config.json": "ModelOpt",
 }
 _SUB_CONFIGS = ("", "text_config", "llm_config", "vision_config")
-# What turns back what a method did, in transformers; others cannot be turned back.
+# How transformers dequantises a method's weights; it cannot for others.
 _FROM_CONFIG = "load it with quantization_config={}(dequantize=True) in transformers"
 _AFTER = "load it in transformers, call dequantize() on it"
 _BACK = {
@@ -31,7 +31,7 @@ _BACK = {
     "mxfp4": _FROM_CONFIG.format("Mxfp4Config"),
     "compressed-tensors": _FROM_CONFIG.format("CompressedTensorsConfig"),
 }
-# What only quantised checkpoints call tensors, and by whom.
+# Names of tensors in quantised checkpoints only, and the methods.
 _NAMES = {
     r".*\.(weight_scale_inv|activation_scale)": "fp8",
     r".*\.(qweight|qzeros|g_idx)": "gptq or awq",
@@ -57,11 +57,11 @@ def refuse(name: str, folder: pathlib.Path, tensors: Mapping[str, TensorInfo]) -
 
     Args:
       name: Of the checkpoint.
-      folder: Of the weights; what its files say of a method is named.
+      folder: Of the weights; its config may name the method.
       tensors: By name.
 
     Raises:
-      AuditError: One sentence, however many tensors it is about.
+      AuditError: Some are quantised; names three of them, and the method if known.
     """
     found = {k: _method(k, info) for k, info in tensors.items()}
     found = {key: method for key, method in found.items() if method is not None}
@@ -71,8 +71,8 @@ def refuse(name: str, folder: pathlib.Path, tensors: Mapping[str, TensorInfo]) -
     config = read_json(path) if path.is_file() else {}
     stated = _stated(config)
     others = [method for file, method in _FILES.items() if (folder / file).is_file()]
-    said = [stated[1]] if stated else [*others, *filter(None, found.values())]
-    method = next(iter(said), "")
+    methods = [stated[1]] if stated else [*others, *filter(None, found.values())]
+    method = next(iter(methods), "")
     examples = list(found)[:_EXAMPLES]
     shown = ", ".join(f"{content.name(k)} {tensors[k].dtype}" for k in examples)
     rest = f" and {len(found) - _EXAMPLES} more" if len(found) > _EXAMPLES else ""
@@ -84,10 +84,10 @@ def refuse(name: str, folder: pathlib.Path, tensors: Mapping[str, TensorInfo]) -
 
 
 def config_problem(config: Mapping[str, Any]) -> str:
-    """Returns the sentence about a config that says the model is quantised, or "".
+    """Returns the problem of a config that names a quantisation, or "".
 
     Args:
-      config: The `config.json`; its sub-configs are looked at too.
+      config: The `config.json`, with its sub-configs.
     """
     found = _stated(config)
     if not found:
@@ -96,8 +96,7 @@ def config_problem(config: Mapping[str, Any]) -> str:
     return (
         f"config.json: {where}: the model is quantised ({method}); "
         f"{_remedy(method, config)}; "
-        "if its weights are not quantised and are to be audited as they are, take "
-        f"{where} out"
+        f"if its weights are not quantised, remove {where}"
     )
 
 
@@ -117,7 +116,7 @@ def _remedy(method: str, config: Mapping[str, Any]) -> str:
 
 
 def _stated(config: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Returns where a config says how the model is quantised, and how."""
+    """Returns the key of a config that names a quantisation, and the method."""
     for part in _SUB_CONFIGS:
         inner = config.get(part) if part else config
         if not isinstance(inner, Mapping):
@@ -146,7 +145,7 @@ def _described(found: Any) -> str:
 
 
 def _method(name: str, info: TensorInfo) -> str | None:
-    """Returns which method a tensor betrays, "" if only its type does, or None."""
+    """Returns a quantised tensor's method, "" if unknown; None for other tensors."""
     if _ANY_NAME.fullmatch(name):
         return next(m for pattern, m in _NAMES.items() if re.fullmatch(pattern, name))
     weights = name.endswith((".weight", ".weight_packed")) and len(info.shape) > 1

@@ -1,8 +1,8 @@
-"""Well-known models that are not read, and why, by their `config.json` alone.
+"""Refuses well-known models that are not read, by their `config.json` alone.
 
-Two kinds: models whose video rows attend to later rows, so that no next-token
-distribution exists for them; and models that are not built yet. The attention mask of
-transformers 5.24 decides: `create_masks_for_generate` of a model with
+There are two kinds: models whose video rows attend to later rows, so that no next-token
+distribution exists for them; and models that are not built yet. The attention masks are
+those of transformers 5.24: `create_masks_for_generate` of a model with
 `mm_token_type_ids`.
 """
 
@@ -12,8 +12,8 @@ from typing import Any
 from vidsme_jax.checkpoints import content
 
 _SEES_LATER = (
-    "{}, so that a row of the video has no distribution of what comes next, and no "
-    "score of its rows is defined"
+    "{}, so that a row of the video has no next-token distribution, and no score of "
+    "its rows is defined"
 )
 _NOT_BUILT = "it is not built yet: {}"
 _OF_IMAGES = "it is a model of images, without a processor of videos"
@@ -25,7 +25,7 @@ _PARTS = {"text": "decoder", "vision": "tower"}
 
 
 def reason(config: Mapping[str, Any]) -> str:
-    """Returns why a checkpoint is not read, or "" of one that may be.
+    """Returns why a checkpoint is not read, or "" if it is.
 
     Args:
       config: Its `config.json`.
@@ -37,38 +37,38 @@ def reason(config: Mapping[str, Any]) -> str:
     named = config.get("model_type")
     whole, part = _part(config, named if isinstance(named, str) else "")
     why = MODEL_TYPES.get(whole, part)
-    said = why if isinstance(why, str) else why(config)
-    return f"model_type {content.shown(named)} is not read: {said}" if said else ""
+    why = why if isinstance(why, str) else why(config)
+    return f"model_type {content.shown(named)} is not read: {why}" if why else ""
 
 
 def _part(config: Mapping[str, Any], named: str) -> tuple[str, str]:
     """Returns the `model_type` of a whole model, and why its part alone is not read.
 
-    A whole model may be named like a part, as `aya_vision` is; it has configs of parts.
+    A whole model may have the name of a part, such as `aya_vision`; it has configs of
+    parts.
     """
     whole, _, part = named.rpartition("_")
     has_parts = not config.keys().isdisjoint(("text_config", "vision_config"))
     if not whole or part not in _PARTS or has_parts:
         return named, ""
     return whole, (
-        f"it is the {_PARTS[part]} of a model alone; take the repository of the whole "
+        f"it is only the {_PARTS[part]} of a model; take the repository of the whole "
         f"model (model_type {content.shown(whole)})"
     )
 
 
 def _gemma4(config: Mapping[str, Any], default: str | None = None) -> str:
-    """Tells the larger models from the smaller ones, whose masks are causal."""
+    """Returns why a Gemma 4 is not read; only the smaller models have causal masks."""
     text = config.get("text_config")
-    given = text if isinstance(text, Mapping) else {}
     key = "use_bidirectional_attention"
-    match given.get(key, default):
+    value = text.get(key, default) if isinstance(text, Mapping) else default
+    match value:
         case "vision":
             sees = "in the sliding layers of its decoder all rows of a frame see each"
         case "all":
             sees = "in its decoder all rows see each"
         case _:
             return _NOT_BUILT.format("a decoder of sliding and global layers")
-    value = given.get(key, default)
     return _SEES_LATER.format(f"{sees} other (text_config.{key} is {value!r})")
 
 
@@ -77,9 +77,9 @@ def _gemma4_unified(config: Mapping[str, Any]) -> str:
 
 
 def _llava(config: Mapping[str, Any]) -> str:
-    """Tells LLaVA from Video-LLaVA in its original format, and from what else there is.
+    """Returns why a model of LLaVA's `model_type` is not read, "" for LLaVA's own.
 
-    Many models that others made of LLaVA's code have its `model_type`.
+    Models of images and Video-LLaVA in its original format have this `model_type`, too.
     """
     if "vision_config" in config:
         return _OF_IMAGES

@@ -1,4 +1,4 @@
-"""Which modules of a model a LoRA training gave low-rank factors, by its config.
+"""Reads which modules of a model have low-rank factors, from the adapter's config.
 
 The names are those of the model in the trainer's memory. The rules are PEFT's:
 https://github.com/huggingface/peft (`check_target_module_exists`).
@@ -35,7 +35,7 @@ class Targets:
         """Returns whether a module has factors, by its name in the trainer's memory."""
         if _chosen(self.excluded, module) or not _chosen(self.modules, module):
             return False
-        # Which layers counts for ends of names alone, and not for whole names.
+        # Layers restrict ends of names only, not whole names.
         whole = isinstance(self.modules, Pattern) or module in self.modules
         if whole or not self.layers:
             return True
@@ -47,19 +47,22 @@ class Targets:
 
 
 def read(raw: dict[str, Any], steps: Steps, problems: list[str]) -> Targets | None:
-    """Reads the keys of an `adapter_config.json`; None if it does not say which.
+    """Reads the keys of an `adapter_config.json`; None if they name no modules.
 
     Args:
       raw: The file's content.
-      steps: Counts those of the patterns.
-      problems: Receives what is wrong, a sentence a key.
+      steps: Counts the steps of the patterns.
+      problems: Receives one sentence per faulty key.
     """
     modules = _choice(raw, "target_modules", steps, problems)
     excluded = _choice(raw, "exclude_modules", steps, problems)
     stacks: Any = raw.get("layers_pattern") or []
     stacks = [stacks] if isinstance(stacks, str) else stacks
     if not _are_names(stacks):
-        problems.append(f"layers_pattern is {content.shown(stacks)}, expected names")
+        problems.append(
+            f"layers_pattern is {content.shown(stacks)}, expected a name or a list of "
+            "names"
+        )
         stacks = []
     stacks = [compiled("layers_pattern", s, steps, problems) for s in stacks]
     layers: Any = raw.get("layers_to_transform")
@@ -77,19 +80,19 @@ def read(raw: dict[str, Any], steps: Steps, problems: list[str]) -> Targets | No
 
 
 def compiled(key: str, text: str, steps: Steps, problems: list[str]) -> Pattern | None:
-    """Returns a pattern, or None with a problem."""
+    """Returns a pattern; None, and appends a problem, if it cannot be read."""
     try:
         return Pattern(text, steps)
     except ValueError as error:
         problems.append(
-            f"{key}: {content.shown(text)} is no regular expression that is read here "
-            f"({error})"
+            f"{key}: {content.shown(text)} is no regular expression that is built "
+            f"({error}); name the modules in full"
         )
         return None
 
 
 def _layer(stack: Pattern, module: str) -> int | None:
-    """Returns the number of the first layer of a stack that a module is in."""
+    """Returns the number of a module's layer in a stack; None if it is in none."""
     for start in patterns.starts(module):
         for end in stack.ends(module, [start]):
             if match := re.compile(r"\.(\d+)\.").match(module, end):

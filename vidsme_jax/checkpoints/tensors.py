@@ -1,4 +1,4 @@
-"""One tensor of a checkpoint: its place in a file, and reading slices of it."""
+"""Tensors of a checkpoint: their places in files, read whole or in slices."""
 
 import dataclasses
 import math
@@ -17,11 +17,11 @@ _BLOCK = 2**25  # Bytes of each tensor that are compared at a time.
 
 @runtime_checkable
 class Update(Protocol):
-    """What an adapter changes of one tensor; see `low_rank`."""
+    """An adapter's change of one tensor; see `low_rank`."""
 
     @property
     def infos(self) -> tuple["TensorInfo", ...]:
-        """The adapter's tensors that it is computed from."""
+        """The adapter's tensors of the change."""
         ...
 
     def read(self, base: "TensorInfo", part: Part) -> np.ndarray:
@@ -34,12 +34,12 @@ class TensorInfo:
     """The place of a tensor and the content of its header.
 
     Attributes:
-      file: That holds it.
+      file: The file that holds it.
       name: In that file.
-      shape: Of what is read.
+      shape: Of the values as `read` returns them.
       dtype: As safetensors names it: "F32", "BF16", "F16", ...
-      layout: Of the values if the file is a `.bin`.
-      update: An adapter's change, which is computed while reading.
+      layout: Of the values in a `.bin` file; None for safetensors.
+      update: An adapter's change, computed while reading.
       transposed: Whether the file holds the transpose, of shape `shape[::-1]`.
     """
 
@@ -53,12 +53,12 @@ class TensorInfo:
 
     @property
     def files(self) -> frozenset[pathlib.Path]:
-        """The files that reading it opens."""
+        """The files that `read` opens."""
         infos = self.update.infos if self.update is not None else ()
         return frozenset((self.file, *(info.file for info in infos)))
 
     def read(self, index: Part | None = None) -> np.ndarray:
-        """Reads the tensor or a slice of it; an updated one in float32."""
+        """Reads the tensor or a slice of it; with an update, in float32."""
         part = (slice(None),) * len(self.shape) if index is None else index
         if self.update is not None:
             return self.update.read(dataclasses.replace(self, update=None), part)
@@ -70,7 +70,7 @@ class TensorInfo:
             return opened.get_slice(self.name)[part]
 
     def equals(self, other: "TensorInfo") -> bool:
-        """Returns whether two tensors hold the same values, reading block by block."""
+        """Returns whether two tensors have the same values; reads them in blocks."""
         if self.shape != other.shape:
             return False
         if not self.shape:
@@ -84,7 +84,7 @@ class TensorInfo:
         return True
 
     def transpose(self) -> "TensorInfo":
-        """Returns the transpose, whose values are read like any other's."""
+        """Returns the transpose."""
         return dataclasses.replace(
             self, shape=self.shape[::-1], transposed=not self.transposed
         )

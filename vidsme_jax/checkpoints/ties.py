@@ -1,8 +1,8 @@
-"""Whether a decoder's output layer is its embedding, as `transformers` 5 decides it.
+"""Decides whether a decoder's output layer is its embedding, as `transformers` 5 does.
 
-The config's `tie_word_embeddings` says what the model was; the files say what is
-stored. Of a tied model one of the two tensors is enough, and if both are there and
-differ, both count. https://github.com/huggingface/transformers (`tie_weights`)
+A model is tied if the config's `tie_word_embeddings` is true, unless the files hold
+both tensors and they differ: then both are used. A tied model needs only one of them.
+https://github.com/huggingface/transformers (`tie_weights`)
 """
 
 import dataclasses
@@ -22,16 +22,16 @@ def settle(
 ) -> tuple[Checkpoint, bool]:
     """Returns the checkpoint and whether its output layer is its embedding.
 
-    A tied model of which only the output layer is stored gets it as its embedding. Only
-    where both are stored are they read, to be compared.
+    A tied model with a stored output layer only gets it as its embedding. The tensors
+    are read, to be compared, only if both are stored.
 
     Args:
-      checkpoint: Without tensors (a model to be drawn) nothing is decided.
+      checkpoint: Opened; without tensors (random weights) `tied` is returned.
       canonical: See `loading.Names`.
       embedding: Canonical name of the embedding.
       head: Canonical name of the output layer.
-      tied: What the config says.
-      problems: Receives what is wrong.
+      tied: `tie_word_embeddings` of the config.
+      problems: Receives the problem of an untied model without an output layer.
     """
     by_name = {canonical(name): name for name in checkpoint.tensors}
     first, last = by_name.get(embedding), by_name.get(head)
@@ -49,7 +49,7 @@ def settle(
     if first is None:
         tensors = {name: info for name, info in tensors.items() if name != last}
         tensors[embedding] = checkpoint.tensors[last]
-        remark = f"{last} is the embedding too (tie_word_embeddings)"
+        remark = f"{last} is also the embedding (tie_word_embeddings)"
     elif tensors[first].equals(tensors[last]):
         return checkpoint, tied
     else:

@@ -1,4 +1,4 @@
-"""The parameters of a module by their path, parts joined by "/"."""
+"""Converts states of modules to and from {path: parameter}, parts joined by "/"."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -16,12 +16,12 @@ def flat(state: State) -> dict[str, Any]:
 
 
 def fill(state: State, leaves: Mapping[str, Any]) -> State:
-    """Replaces every parameter of a state by that of the same path; returns it."""
+    """Replaces every parameter of a state, in place, by its path; returns the state."""
     pure = {path: leaves[path] for path in flat(state)}
     nnx.replace_by_pure_dict(state, traverse_util.unflatten_dict(pure, sep="/"))
     return state
 
 
 def num_bytes(state: State) -> int:
-    """Returns the bytes that the parameters take."""
+    """Returns the bytes of all parameters."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in flat(state).values())

@@ -1,4 +1,4 @@
-"""Finds the files of a folder that hold the weights, or says what is missing.
+"""Finds the weight files of a folder, or describes what is missing.
 
 The order is that of `transformers`: `model.safetensors`, else the files that
 `model.safetensors.index.json` names, else `pytorch_model.bin`, else the files that
@@ -9,7 +9,6 @@ programs, a left-over adapter) are not read.
 import dataclasses
 import pathlib
 import re
-from collections.abc import Sequence
 
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import content
@@ -22,7 +21,7 @@ _WRAPPERS = frozenset(
     "_orig_mod module _fsdp_wrapped_module _fpw_module _checkpoint_wrapped_module "
     "_forward_module".split()
 )
-# Other forms of weights by the pattern of their files, each with the way out.
+# Other forms of weights by the pattern of their files, each with the remedy.
 _FORMS = {
     "*.gguf": "GGUF, the form of llama.cpp: give the safetensors it was made from",
     "mm_projector.bin": "a projector alone, as the first stage of a LLaVA training "
@@ -55,7 +54,7 @@ class Chosen:
 
     Attributes:
       files: In the order of their names.
-      promised: {tensor: file} of the index, empty without one.
+      promised: The index, {tensor: file}; empty without one.
       index: The name of the index, "" without one.
       aside: Names of weight files of the same form that are not read.
     """
@@ -67,13 +66,13 @@ class Chosen:
 
     @property
     def remark(self) -> str:
-        """What a reader should know, "" for nothing."""
+        """The sentence for the report about files that are not read, "" for none."""
         if not self.aside:
             return ""
         read = self.index or ", ".join(path.name for path in self.files)
         return (
             f"weights: {read} {'is' if self.index or len(self.files) == 1 else 'are'} "
-            f"read, as transformers does; left aside: {listed(self.aside)}"
+            f"read, as transformers does; not read: {listed(self.aside)}"
         )
 
 
@@ -88,17 +87,17 @@ def plain(name: str) -> str:
 
 
 def choose(folder: pathlib.Path, stem: str, suffix: str) -> Chosen | None:
-    """Chooses the weight files of one form, or None where there are none.
+    """Returns the weight files of one form, or None if there are none.
 
-    A set of shards without an index counts if it is complete.
+    Shards without an index are read if they are complete.
 
     Args:
       folder: Of the files.
-      stem: How their names begin: "model", "pytorch_model", "adapter_model".
+      stem: Beginning of their names: "model" or "pytorch_model".
       suffix: "safetensors" or "bin".
 
     Raises:
-      AuditError: The index is no such thing, or shards are missing and there is none.
+      AuditError: The index names no files, or shards without one are incomplete.
     """
     single, index = f"{stem}.{suffix}", f"{stem}.{suffix}.index.json"
     if (folder / single).is_file():
@@ -110,16 +109,16 @@ def choose(folder: pathlib.Path, stem: str, suffix: str) -> Chosen | None:
         files, promised, read = _shards(folder, stem, suffix), {}, ""
     if not files:
         return None
-    there = {path.name for path in folder.glob(f"*.{suffix}") if path.is_file()}
+    present = {path.name for path in folder.glob(f"*.{suffix}") if path.is_file()}
     if (folder / index).is_file():
-        there.add(index)
-    aside = sorted(there - {*files, read}) if suffix == "safetensors" else []
+        present.add(index)
+    aside = sorted(present - {*files, read}) if suffix == "safetensors" else []
     paths = tuple(folder / name for name in files)
     return Chosen(paths, promised, read, tuple(aside))
 
 
 def has_model(folder: pathlib.Path) -> str:
-    """Returns the name of the file that makes a folder a whole model, or ""."""
+    """Returns the name of a weight file of a whole model in a folder, or ""."""
     for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
         for name in (f"{stem}.{suffix}", f"{stem}.{suffix}.index.json"):
             if (folder / name).is_file():
@@ -130,48 +129,46 @@ def has_model(folder: pathlib.Path) -> str:
 
 
 def left_over_adapter(folder: pathlib.Path) -> str:
-    """Returns the sentence about a whole model and an adapter in one folder, or ""."""
+    """Returns the problem of a folder with a whole model and an adapter, or ""."""
     model = has_model(folder)
     if not model or not (folder / "adapter_config.json").is_file():
         return ""
     return (
-        f"{model} and adapter_config.json lie in one folder, {folder}: transformers "
-        "puts the adapter on top of this model where PEFT is installed, and leaves it "
-        "out where it is not; if it is merged already, move adapter_config.json away; "
-        "if not, move it and the adapter's weights to a folder of their own, with "
-        "this one as base_model_name_or_path"
+        f"{model} and adapter_config.json are in one folder, {folder}: transformers "
+        "adds the adapter to this model if PEFT is installed, and ignores it if not; "
+        "if it is merged already, move adapter_config.json away; if not, move it and "
+        "the adapter's weights to another folder, with this one as "
+        "base_model_name_or_path"
     )
 
 
 def missing(chosen: Chosen) -> str:
-    """Returns the sentence about files that the index names in vain, or ""."""
+    """Returns the problem of missing files that the index names, or ""."""
     absent = [path.name for path in chosen.files if not path.is_file()]
     if not absent:
         return ""
     total = len(chosen.files)
     return (
         f"{len(absent)} of the {total} files that {chosen.index} names "
-        f"{'is' if len(absent) == 1 else 'are'} not there: {listed(absent)}; fetch "
-        f"{'it' if len(absent) == 1 else 'them'} (`hf download` goes on where it "
-        "stopped)"
+        f"{'is' if len(absent) == 1 else 'are'} missing: {listed(absent)}; fetch "
+        f"{'it' if len(absent) == 1 else 'them'} (`hf download` resumes)"
     )
 
 
-def nothing(folder: pathlib.Path, stems: tuple[str, str], allow_pickle: bool) -> str:
-    """Returns the sentence about a folder in which no weight file counts.
+def nothing(folder: pathlib.Path, allow_pickle: bool) -> str:
+    """Returns the problem of a folder without weight files that are read.
 
     Args:
       folder: In which `choose` found nothing.
-      stems: See `files.read_tensors`.
       allow_pickle: Whether pickled weights may be read.
     """
-    wanted = f"{stems[0]}.safetensors"
+    wanted = "model.safetensors"
     hints = []
-    pickled = sorted(p.name for p in folder.glob(f"{stems[1]}*.bin"))
+    pickled = sorted(p.name for p in folder.glob("pytorch_model*.bin"))
     if pickled and not allow_pickle:
         hints.append(
             f"found pickled weights ({listed(pickled)}), which "
-            "--config.model.allow_pickle=true admits"
+            "--config.model.allow_pickle=true reads"
         )
     others = sorted(p.name for p in folder.glob("*.safetensors"))
     if allow_pickle:
@@ -181,7 +178,7 @@ def nothing(folder: pathlib.Path, stems: tuple[str, str], allow_pickle: bool) ->
         hints.append(
             f"found {listed(others)}, which transformers does not read by "
             f"{'this name' if len(others) == 1 else 'these names'} either: if it is "
-            f"this model's, name it {wanted}"
+            f"this model's, rename it to {wanted}"
         )
     for pattern, what in _FORMS.items():
         found = sorted(path.name for path in folder.glob(pattern))
@@ -189,17 +186,17 @@ def nothing(folder: pathlib.Path, stems: tuple[str, str], allow_pickle: bool) ->
             hints.append(f"found {listed(found)}: {what}")
     hints += [hint] if (hint := deeper(folder)) else []
     if not hints:
-        there = sorted(path.name for path in folder.iterdir())
-        hints.append(f"found {listed(there)}" if there else "the folder is empty")
+        present = sorted(path.name for path in folder.iterdir())
+        hints.append(f"found {listed(present)}" if present else "the folder is empty")
     lacking = f"no {wanted} in {folder}, no {wanted}.index.json with its shards"
     if allow_pickle or not pickled:  # Else a hint names them and their remedy.
-        with_ = "" if allow_pickle else " (with --config.model.allow_pickle=true)"
-        lacking += f", and no {stems[1]}.bin or shards of it{with_}"
+        needed = "" if allow_pickle else " (with --config.model.allow_pickle=true)"
+        lacking += f", and no pytorch_model.bin or shards of it{needed}"
     return "; ".join([lacking, *hints])
 
 
 def deeper(folder: pathlib.Path) -> str:
-    """Returns a hint at checkpoints inside a folder that is none itself, or ""."""
+    """Returns a hint at checkpoints in folders inside a folder, or ""."""
     names = ("config.json", "adapter_config.json")
     found = []
     for pattern in ("*", "snapshots/*"):
@@ -218,7 +215,7 @@ def _by_number(path: pathlib.Path) -> tuple[int, str]:
 
 
 def _shards(folder: pathlib.Path, stem: str, suffix: str) -> list[str]:
-    """Returns the names of a complete set of shards."""
+    """Returns the names of a complete set of shards; [] if there are none."""
     pattern = re.compile(rf"{re.escape(stem)}-(\d{{1,5}})-of-(\d{{1,5}})\.{suffix}")
     matches = [m for p in folder.iterdir() if (m := pattern.fullmatch(p.name))]
     if not matches:
@@ -232,7 +229,7 @@ def _shards(folder: pathlib.Path, stem: str, suffix: str) -> list[str]:
         raise AuditError([f"{folder}: {problem}; fetch the index"])
     if lost := sorted(set(range(1, totals[0] + 1)) - numbers):
         problem = (
-            f"{len(lost)} of {totals[0]} shards are not there (number "
+            f"{len(lost)} of {totals[0]} shards are missing (number "
             f"{listed([str(k) for k in lost])}), and there is no {index}"
         )
         raise AuditError([f"{folder}: {problem}; fetch them"])
@@ -243,9 +240,9 @@ def _weight_map(index: pathlib.Path, suffix: str) -> dict[str, str]:
     """Returns the file of each tensor; files must be in the folder itself."""
     found = read_json(index).get("weight_map")
     if not isinstance(found, dict) or not found:
-        problem = "weight_map is no object that names the file of each tensor"
-        raise AuditError([f"{index}: {problem}"])
-    strange: Sequence[str] = [
+        problem = f"weight_map is {content.shown(found)}, expected {{tensor: file}}"
+        raise AuditError([f"{index}: {problem}; fetch it again"])
+    strange = [
         name
         for name in dict.fromkeys(map(str, found.values()))
         if name != pathlib.PurePath(name).name
@@ -253,7 +250,7 @@ def _weight_map(index: pathlib.Path, suffix: str) -> dict[str, str]:
         or len(name.encode(errors="replace")) > _LONGEST_FILE
     ]
     if strange:
-        problem = f"is no name of a .{suffix} file in the same folder"
+        problem = f"is not the name of a .{suffix} file in the same folder"
         found = [f"{index}: {content.shown(name)} {problem}" for name in strange]
         raise AuditError(content.limited(found, "such names"))
     return found

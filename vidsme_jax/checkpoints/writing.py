@@ -1,4 +1,4 @@
-"""Parameters back into the checkpoint's names and layouts: the inverse of `loading`."""
+"""Writes parameters under a checkpoint's names and layouts; inverts `loading`."""
 
 import collections
 import contextlib
@@ -22,20 +22,20 @@ from vidsme_jax.checkpoints.loading import Names, Rule
 from vidsme_jax.checkpoints.tensors import TensorInfo
 from vidsme_jax.store.files import replacing
 
-SHARD_BYTES = 5_000_000_000  # Of one file at most, as transformers divides a model.
+SHARD_BYTES = 5_000_000_000  # Most bytes of a file, as in transformers.
 _CODES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-# Why a tensor of the source is not written: the model recomputes or replaces it.
+# Reasons of ignored tensors that are not written: they are recomputed or replaced.
 _IMPLIED = ("0, 1, 2, ...", "follows from the config", "tied to the embeddings")
 
 
 class Piece(NamedTuple):
-    """One tensor that is to be written.
+    """A tensor to be written.
 
     Attributes:
       name: In the file.
       shape: In the file.
-      dtype: Such as "float32".
-      read: Reads the values; called once for each use, so that few are in memory.
+      dtype: A key of `_CODES`, such as "float32".
+      read: Returns the values; called while writing, so that few are in memory.
     """
 
     name: str
@@ -55,7 +55,8 @@ def save(path: pathlib.Path, state: nnx.State, names: Names) -> None:
     Args:
       path: The file; its folder must exist.
       state: The model's parameters.
-      names: Its rules' patterns must be plain names with at most one group, the layer.
+      names: The patterns of the rules must be plain names with at most one group, the
+        layer.
     """
     tensors = named(state, names)
     dtype = next(iter(tensors.values())).dtype
@@ -79,14 +80,14 @@ def pieces(state: nnx.State, names: Names, dtype: str | None = None) -> list[Pie
     Args:
       state: The model's parameters.
       names: As for `save`.
-      dtype: To which they are cast, on their device; None leaves them as they are.
+      dtype: They are cast to it on their device; None keeps their dtypes.
 
     Raises:
-      ValueError: No rule says where to write a parameter.
+      ValueError: A parameter has no rule.
     """
     leaves = trees.flat(state)
     if lost := sorted(set(leaves) - {rule.path for rule in names.rules}):
-        raise ValueError(f"No rule says where to write {', '.join(lost)}.")
+        raise ValueError(f"Parameters without a rule: {', '.join(lost)}.")
     out = []
     for rule in names.rules:
         if rule.path not in leaves:
@@ -104,7 +105,7 @@ def tensor_name(rule: Rule, layer: int | None = None) -> str:
     r"""Returns the canonical name of a rule's tensor.
 
     Args:
-      rule: Whose pattern is a plain name.
+      rule: Its pattern must be a plain name with at most one group.
       layer: Of a stacked parameter.
 
     Example:
@@ -114,7 +115,9 @@ def tensor_name(rule: Rule, layer: int | None = None) -> str:
     return rule.pattern.replace(r"(\d+)", str(layer)).replace("\\.", ".")
 
 
-def _reader(leaf: Any, layer: int | None, rule: Rule, dtype: str) -> Callable[[], Any]:
+def _reader(
+    leaf: Any, layer: int | None, rule: Rule, dtype: str
+) -> Callable[[], np.ndarray]:
     def read() -> np.ndarray:
         value = leaf if layer is None else leaf[layer]
         value = np.asarray(value.astype(jnp.dtype(dtype)))
@@ -126,29 +129,29 @@ def _reader(leaf: Any, layer: int | None, rule: Rule, dtype: str) -> Callable[[]
 def completed(
     own: Sequence[Piece], source: Mapping[str, TensorInfo], names: Names, dtype: str
 ) -> list[Piece]:
-    """Returns a model's tensors with the further tensors of its source.
+    """Returns a model's tensors, with those of its source that it does not read.
 
-    Under the source's names are written: the parameters; rows of the vocabulary after
-    those that the model reads; and what the model does not read but the source holds
-    (a tower of still images, layers after the last one that is run). What the source
-    lacks and other libraries expect is `names.unused`.
+    Written under the source's names are: the parameters; rows of the vocabulary after
+    those that the model reads; and tensors of the source that the model ignores (a
+    tower of still images, layers after the last one that is run). `names.unused` adds
+    tensors that the source lacks and other libraries expect.
 
     Args:
       own: The parameters, from `pieces`.
       source: The tensors of the checkpoint that training began from; may be empty.
       names: Of the model's tensors.
-      dtype: Of what is added to the parameters.
+      dtype: Of the tensors that are added.
     """
-    theirs = {names.canonical(name): name for name in source}
+    sources = {names.canonical(name): name for name in source}
     longer = {tensor_name(r) for r in names.rules if r.layout is layouts.ROWS}
     out: dict[str, Piece] = {}
     for piece in own:
-        name = theirs.get(piece.name, piece.name)
+        name = sources.get(piece.name, piece.name)
         whole = piece
         if piece.name in longer and name in source:
             whole = _lengthened(piece, source[name])
         out[piece.name] = whole._replace(name=name)
-    for clean, name in theirs.items():
+    for clean, name in sources.items():
         if clean not in out and _is_kept(clean, names):
             shape, read = tuple(source[name].shape), source[name].read
             out[clean] = Piece(name, shape, dtype, _cast(read, dtype))
@@ -160,22 +163,22 @@ def completed(
 
 
 def _is_kept(clean: str, names: Names) -> bool:
-    """Returns whether a tensor that the model does not read is written again."""
-    whys = [why for what, why in names.ignored.items() if re.fullmatch(what, clean)]
-    return bool(whys) and not any(why in _IMPLIED for why in whys)
+    """Returns whether an ignored tensor is written again."""
+    reasons = [why for what, why in names.ignored.items() if re.fullmatch(what, clean)]
+    return bool(reasons) and not any(reason in _IMPLIED for reason in reasons)
 
 
 def _lengthened(piece: Piece, info: TensorInfo) -> Piece:
-    """Returns a tensor with the rows that the source has after the model's."""
+    """Returns a tensor with the source's rows after the model's added."""
     rows, total = piece.shape[0], info.shape[0]
+    if total <= rows:
+        return piece
 
     def read() -> np.ndarray:
         part = (slice(rows, total), *(slice(None) for _ in info.shape[1:]))
         value = piece.read()
         return np.concatenate([value, info.read(part).astype(value.dtype)])
 
-    if total <= rows:
-        return piece
     return piece._replace(shape=(total, *piece.shape[1:]), read=read)
 
 
@@ -191,23 +194,23 @@ def replacing_weights(
     stem: str = "model",
     shard_bytes: int = SHARD_BYTES,
 ) -> Generator[None, None, None]:
-    """Yields when all bytes are on the disk; the files appear when the block ends.
+    """Writes weight files, which appear when the block of the context ends.
 
-    One tensor at a time is held. Until the block ends the folder's weights are those of
-    before, which the block has to take away (`remove_weights`); the last file to appear
-    is the one that makes them a model. If anything raises, no new file is left that
-    could be read as weights.
+    The context is entered when all bytes are on the disk; one tensor at a time is in
+    memory. The block must delete the folder's previous weights (`remove_weights`). The
+    last file to appear is the one that makes the others a model. If anything raises, no
+    new file is left that could be read as weights.
 
     Args:
       folder: Of the files: STEM.safetensors or, of several, STEM-*-of-*.safetensors and
         STEM.safetensors.index.json.
       tensors: In the order of the files.
-      stem: How the names of the files begin.
-      shard_bytes: Of a file at most; a tensor that is larger has a file of its own.
+      stem: Beginning of the files' names.
+      shard_bytes: Most bytes of a file; a larger tensor gets its own file.
 
     Raises:
       OSError: A file cannot be written; names it.
-      ValueError: Two tensors have one name, or values are beyond the dtype.
+      ValueError: Two tensors have one name, or values exceed the dtype's.
     """
     shards = _shards(tensors, shard_bytes)
     names = [f"{stem}.safetensors"]
@@ -217,7 +220,7 @@ def replacing_weights(
             f"{stem}-{k:05}-of-{total:05}.safetensors" for k in range(1, total + 1)
         ]
     with contextlib.ExitStack() as stack:
-        if len(shards) > 1:  # Entered first, so that its name appears last.
+        if len(shards) > 1:  # Entered first, so that it appears last.
             index = f"{stem}.safetensors.index.json"
             file = stack.enter_context(replacing(folder / index))
             file.write(_index(names, shards))
@@ -230,7 +233,7 @@ def replacing_weights(
 
 
 def remove_weights(folder: pathlib.Path, stem: str = "model") -> None:
-    """Deletes the weight files of a name, sharded or not, that a folder holds."""
+    """Deletes a folder's safetensors of one stem, sharded or not, and their index."""
     name = f"{stem}.safetensors"
     for pattern in (name, f"{name}.index.json", f"{stem}-*-of-*.safetensors"):
         for path in folder.glob(pattern):
@@ -254,15 +257,15 @@ def _shards(tensors: Sequence[Piece], most: int) -> list[list[Piece]]:
 
 
 def _index(names: Sequence[str], shards: Sequence[Sequence[Piece]]) -> bytes:
-    """Returns the file that says which shard has which tensor."""
+    """Returns the content of the index: the file of each tensor."""
     files = zip(names, shards, strict=True)
-    where = {piece.name: name for name, shard in files for piece in shard}
+    weight_map = {piece.name: name for name, shard in files for piece in shard}
     size = sum(piece.num_bytes for shard in shards for piece in shard)
-    whole = {
+    index = {
         "metadata": {"total_size": size},
-        "weight_map": dict(sorted(where.items())),
+        "weight_map": dict(sorted(weight_map.items())),
     }
-    return json.dumps(whole, indent=2).encode() + b"\n"
+    return json.dumps(index, indent=2).encode() + b"\n"
 
 
 def _write(file: BinaryIO, tensors: Sequence[Piece]) -> None:
@@ -284,7 +287,7 @@ def _write(file: BinaryIO, tensors: Sequence[Piece]) -> None:
         assert value.shape == piece.shape and value.dtype.name == piece.dtype
         if value.dtype == np.float16 and not np.isfinite(value).all():
             raise ValueError(
-                f"{piece.name} holds values beyond those of float16, or NaN; write "
+                f"{piece.name} holds NaN, or values beyond those of float16; write "
                 "bfloat16 or float32."
             )
         file.write(value.reshape(-1).view(np.uint8).data)

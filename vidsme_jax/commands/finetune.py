@@ -65,17 +65,19 @@ def main(argv: list[str]) -> int:
 
 
 def _train(workdir: str | None) -> int:
-    pool = options.ask(flags.FLAGS.config, workdir)
+    from vidsme_jax.finetune import pool
+
+    found = pool.check(flags.FLAGS.config, workdir)
     if flags.FLAGS.check:
         unseen = rehearsal.DECODING, rehearsal.MEMORY, rehearsal.MODEL
-        terminal.show("\n".join(rehearsal.of_rows(pool.items, unseen)))
+        terminal.show("\n".join(rehearsal.of_rows(found.items, unseen)))
         return exits.OK
     from vidsme_jax.finetune import record, training
     from vidsme_jax.run.stopping import Stop
 
     stop = Stop()
     stop.listen()
-    folder = pathlib.Path(str(workdir))  # `options.ask` refuses None.
+    folder = pathlib.Path(str(workdir))  # `pool.check` refuses None.
     terminal.show(
         record.summary(training.run(flags.FLAGS.config, folder, stop), folder)
     )
@@ -85,7 +87,7 @@ def _train(workdir: str | None) -> int:
 def _control(workdir: str | None) -> int:
     from vidsme_jax.control import plan
 
-    chosen = plan.ask(flags.FLAGS.config, flags.FLAGS.control, workdir)
+    chosen = plan.make(flags.FLAGS.config, flags.FLAGS.control, workdir)
     if flags.FLAGS.check:
         unseen = rehearsal.DECODING, rehearsal.MEMORY
         terminal.show("\n".join(rehearsal.of_rows(chosen.items, unseen)))

@@ -1,4 +1,4 @@
-"""What a positive control is made of: checked before JAX is imported."""
+"""Plans a positive control, and checks it before JAX is imported."""
 
 import dataclasses
 import hashlib
@@ -39,10 +39,13 @@ _TRAIN: dict[str, Any] = {
     "train.target_loss": 0.05,
     "parallel.data": 1,
 }
-_STANDING = ("response_min_k_plus_plus_100", "response_loss", "vid_sme")
-_GREEDY = ("response_mean_renyi_1", "response_loss", "vid_sme")
-# Of the audit's configuration: the groups that are read, what the training takes over,
-# and what the audit of its model does.
+# Scores that are reported after the headline, by config.response.
+_REPORTED = {
+    "given": ("response_min_k_plus_plus_100", "response_loss", "vid_sme"),
+    "greedy": ("response_mean_renyi_1", "response_loss", "vid_sme"),
+}
+# Of the audit's configuration: the groups that are read, the keys that the training
+# copies, and the beginnings of those that the audit of its model copies.
 _READ = ("corpus", "video", "motion", "report", "profile", "slices", "response")
 _READ += ("response_tokens", "scores", "headline", "batch_size", "workers")
 _READ += ("compile_cache", "overwrite")
@@ -51,7 +54,7 @@ _TRAINED = ("corpus.video_root", "corpus.allow_outside", "corpus.seed", *_HOST)
 _TRAINED += ("video.num_frames", "video.sampling", "video.max_pixels")
 _TRAINED += ("video.max_seconds",)
 _AUDITED = ("video.", "motion.", "report.", "response", "batch_size", *_HOST)
-_ANEW = "take another --workdir, or --config.overwrite=true"
+_REMEDY = "take another --workdir, or --config.overwrite=true"
 _NO_ANSWERS = (
     "a control trains a model on answers and audits it: give every row an "
     "`answer` (the caption, or the answer, that a model may have been trained on) and, "
@@ -65,33 +68,33 @@ class Plan:
     """A control, checked as far as that needs no model.
 
     Attributes:
-      workdir: Of all of it.
+      workdir: The folder of model, audit and `control.json`.
       training: The configuration of the training.
-      auditing: That of the audit.
-      items: The pool.
-      asked: What it has in common with the audit that it is made for.
-      stated: The scores whose results are stated, the headline first.
+      auditing: The configuration of the audit.
+      items: The rows of the pool.
+      settings: Those that it shares with the audit that it is made for, by key.
+      reported: The scores in `control.json`, the headline first.
     """
 
     workdir: pathlib.Path
     training: ConfigDict
     auditing: ConfigDict
     items: tuple[Item, ...]
-    asked: dict[str, Any]
-    stated: tuple[str, ...]
+    settings: dict[str, Any]
+    reported: tuple[str, ...]
 
 
-def ask(config: ConfigDict, source: str, workdir: str | pathlib.Path | None) -> Plan:
-    """Checks a control before JAX is imported.
+def make(config: ConfigDict, source: str, workdir: str | pathlib.Path | None) -> Plan:
+    """Plans a control and checks it; JAX is not imported.
 
     Args:
       config: Of the audit that it is made for; see `settings.RULES`.
-      source: Of the clips, as `corpus.members`; or `corpus:`, those of the
+      source: Of the clips, as `corpus.members`; `corpus:` takes those of the
         configuration, in all roles.
-      workdir: Receives the control.
+      workdir: Receives the control; None is a problem.
 
     Raises:
-      AuditError: Lists what is wrong with configuration, clips, answers and folder.
+      AuditError: Lists the problems of configuration, clips, answers and folder.
     """
     problems = Problems(config, groups=_READ)
     if workdir is None:
@@ -107,13 +110,13 @@ def ask(config: ConfigDict, source: str, workdir: str | pathlib.Path | None) -> 
             items = _answered(training)
             training.train.epochs = _epochs(len(items), training.train.batch_size)
     slices = tuple(x for x in SLICES if x in {*given.slices, "video", "response"})
-    asked: dict[str, Any] = {}
-    stated = names = ("",)
+    shared: dict[str, Any] = {}
+    reported = names = ("",)
     if problems.none_in("profile", "slices", "scores", "headline", "response"):
         with problems.collected():
-            asked, stated, names = _asked(given, slices)
+            shared, reported, names = _scores(given, slices)
     problems.close()
-    assert workdir is not None  # Or a problem was raised.
+    assert workdir is not None  # `problems.close` has raised otherwise.
     workdir = pathlib.Path(workdir)
     auditing = settings.default()
     flat = settings.flatten(config)
@@ -124,51 +127,51 @@ def ask(config: ConfigDict, source: str, workdir: str | pathlib.Path | None) -> 
             "model.dtype": "float32",
             "corpus.members": (str(workdir.absolute() / MODEL / MEMBERS),),
             "corpus.nonmembers": (str(workdir.absolute() / MODEL / NONMEMBERS),),
-            "corpus.allow_outside": True,  # The manifests are our own.
+            "corpus.allow_outside": True,  # The training wrote the manifests.
             "video.sampling": training.video.sampling,
             "parallel.data": 1,
             "slices": slices,
             "scores": names,
-            "headline": stated[0],
+            "headline": reported[0],
             "report.control": "",
             "report.comparison": "all",  # Its groups need not be the audit's.
         }
     )
     if given.video.sampling == "fps":
-        asked["video.sampling"] = "uniform"
+        shared["video.sampling"] = "uniform"
     plan = Plan(
         workdir=workdir,
         training=training,
         auditing=auditing,
         items=items,
-        asked=asked,
-        stated=stated,
+        settings=shared,
+        reported=reported,
     )
     _check_begun(plan)
     return plan
 
 
 def begin(plan: Plan) -> None:
-    """Writes in the folder of a control what it is of.
+    """Writes `begun.json`, which identifies the control of a folder.
 
     Raises:
-      OSError: It cannot be written.
+      OSError: It cannot be written; names it.
     """
     plan.workdir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_made_of(plan), indent=1) + "\n"
+    text = json.dumps(_identity(plan), indent=1) + "\n"
     write_atomically(plan.workdir / _BEGUN, text.encode())
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a JSON file that a run before has written.
+    """Reads a JSON file that an earlier run has written.
 
     Raises:
-      AuditError: It is damaged.
+      AuditError: It is no JSON.
     """
     try:
         return json.loads(path.read_bytes())
     except ValueError as error:
-        raise AuditError([f"{path}: damaged ({error}); {_ANEW}"]) from error
+        raise AuditError([f"{path}: damaged ({error}); {_REMEDY}"]) from error
 
 
 def _check_begun(plan: Plan) -> None:
@@ -178,17 +181,17 @@ def _check_begun(plan: Plan) -> None:
         return
     if not (plan.workdir / MODEL).exists():  # It was refused before its first step.
         return
-    if read(path) != json.loads(json.dumps(_made_of(plan))):
+    if read(path) != json.loads(json.dumps(_identity(plan))):
         raise AuditError(
             [
                 f"{plan.workdir} holds a control of other clips, answers or settings: "
-                f"{_ANEW}"
+                f"{_REMEDY}"
             ]
         )
 
 
-def _made_of(plan: Plan) -> dict[str, Any]:
-    """Returns what the model of a control is made of."""
+def _identity(plan: Plan) -> dict[str, Any]:
+    """Returns what the model of a control depends on."""
     rows = [
         [x.id, x.clip, x.question, list(x.candidates), x.answer, x.source]
         for x in plan.items
@@ -201,14 +204,14 @@ def _made_of(plan: Plan) -> dict[str, Any]:
 
 
 def _training(given: views.Settings, config: ConfigDict, source: str) -> Any:
-    """Returns the configuration of the training."""
-    corpus, roles = given.corpus, ROLES
-    every = tuple(x for role in roles for x in getattr(corpus, role))
+    """Returns the configuration of the training, a `ConfigDict`."""
+    corpus = given.corpus
+    every = tuple(x for role in ROLES for x in getattr(corpus, role))
     sources = tuple(dict.fromkeys(every)) if source == CORPUS else (source,)
     fields = (x for x in corpus.fields if not x.startswith("label="))
     flat = settings.flatten(config)
-    wanted: Any = options.default()
-    wanted.update_from_flattened_dict(
+    training: Any = options.default()
+    training.update_from_flattened_dict(
         {key: flat[key] for key in _TRAINED if key in flat}
         | _TRAIN
         | {
@@ -219,21 +222,22 @@ def _training(given: views.Settings, config: ConfigDict, source: str) -> Any:
         }
     )
     if given.video.sampling == "fps":  # A training has one number of frames.
-        wanted.video.sampling = "uniform"
-    return wanted
+        training.video.sampling = "uniform"
+    return training
 
 
 def _answered(training: ConfigDict) -> tuple[Item, ...]:
-    """Returns the pool, of which every row has an answer.
+    """Returns the rows of the pool.
 
     Raises:
-      AuditError: There are no clips, or not all have answers, or as `pool.rows`.
+      AuditError: There are no clips, or some have no answer or are examples of a
+        dataset; or as of `pool.rows`.
     """
     if not training.corpus.members:
         raise AuditError(
             [
                 f"--control={CORPUS} takes the clips of the configuration, and its "
-                "corpus has no sources: give --control a manifest"
+                "config.corpus names none: give --control a manifest"
             ]
         )
     given = Problems(training, options.RULES).settings
@@ -246,30 +250,30 @@ def _answered(training: ConfigDict) -> tuple[Item, ...]:
         raise AuditError(
             [
                 f"{len(there)} clips are examples of a dataset ({some(there)}): a "
-                "control divides video files, so write them as such"
+                "control divides video files, so write each to a file"
             ]
         )
     return items
 
 
 def _epochs(num_rows: int, batch_size: int) -> int:
-    """Returns for how many epochs half of the rows are trained on, at most."""
+    """Returns the most epochs of a training on half of the rows."""
     members = math.ceil(num_rows * _TRAIN["train.member_share"])
     return max(EPOCHS, math.ceil(STEPS / math.ceil(members / batch_size)))
 
 
-def _asked(
+def _scores(
     given: views.Settings, slices: tuple[str, ...]
 ) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
-    """Returns what the audit is, the scores that are stated, and all that are made.
+    """Returns the shared settings, the scores that are reported, and all scores.
 
     Raises:
-      AuditError: There is no control of such an audit.
+      AuditError: A control cannot have the audit's profile or headline.
     """
     require(
         given.profile == "exact",
         f"config.profile is {given.profile}, which has no scores of answers: a control "
-        "needs --config.profile=exact, with a headline of it",
+        "needs --config.profile=exact and a headline of that profile",
     )
     known = given.profile, slices, asking.has_reference(given)
     headline = scores.headline(given.headline, *known)
@@ -277,18 +281,18 @@ def _asked(
     first = uncalibrated(headline)
     require(
         not _compares(first),
-        f"config.headline is {headline}, which compares two models, and a control is "
-        "one: it cannot be controlled so",
+        f"config.headline is {headline}, which compares two models, and a control has "
+        f"one: set a score of one model, such as {_REPORTED[given.response][0]}",
     )
-    greedy = given.response == "greedy"
     require(
-        not (greedy and scores.needs_given_answers(first)),
+        not (given.response == "greedy" and scores.needs_given_answers(first)),
         f"config.headline is {headline}, and config.response is greedy: Min-K%++ and "
-        "ranks are of given answers; take response_mean_renyi_1 or response_loss",
+        "ranks are of given answers; set response_mean_renyi_1 or response_loss",
     )
-    stated = tuple(dict.fromkeys([first, *(_GREEDY if greedy else _STANDING)]))
+    reported = tuple(dict.fromkeys([first, *_REPORTED[given.response]]))
     plain = [x for name in names if not _compares(x := uncalibrated(name))]
-    return settings_of(given, headline), stated, tuple(dict.fromkeys([*stated, *plain]))
+    every = tuple(dict.fromkeys([*reported, *plain]))
+    return settings_of(given, headline), reported, every
 
 
 def _compares(name: str) -> bool:

@@ -1,7 +1,7 @@
 """Clips with their questions and answers, as the batches that training reads.
 
-Every clip is decoded once before the first step, so that problems are reported
-at once; frames at the model's input size are kept as far as a limit allows.
+Every clip is decoded once before the first step, so that problems are reported early;
+frames at the model's input size are kept in memory up to a limit.
 
 Axes: `frames`, `height`, `width`; the last axis of frames is 3, or the numbers of a
 tile (`models.tiles`).
@@ -10,12 +10,20 @@ tile (`models.tiles`).
 import collections
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
-from vidsme_jax.base import Asked, AuditError, Clip, ClipError, Fingerprint, Item
+from vidsme_jax.base import (
+    Asked,
+    AuditError,
+    Clip,
+    ClipError,
+    Fingerprint,
+    Frames,
+    Item,
+)
 from vidsme_jax.data import corpora, loader, similar
 from vidsme_jax.data.reading import Reader
 from vidsme_jax.models.batches import Batch, Shape, stack
@@ -24,8 +32,8 @@ from vidsme_jax.models.rows import NONE, Rows, Shown, Text, joined
 from vidsme_jax.models.tiles import Room
 from vidsme_jax.run.stacking import check_positions, place, seen
 
-_FINEST = 16  # Rows; lengths are padded to a multiple of at least so many.
-_LONGEST = 20  # Problems of one kind that are listed.
+_FINEST = 16  # Rows; the least multiple that lengths are padded to.
+_LISTED = 20  # Most problems of one kind in an error.
 
 
 class Example(NamedTuple):
@@ -33,9 +41,10 @@ class Example(NamedTuple):
 
     Attributes:
       item: The row.
-      rows: In natural order; those that predict the answer are kept.
+      rows: The model's, frames in natural order; those that predict the answer are
+        kept.
       shown: What the model is shown of the clip.
-      room: What its frames are padded to where clips differ in size.
+      room: The padded size of its frames; None if clips do not differ in size.
     """
 
     item: Item
@@ -45,17 +54,17 @@ class Example(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of the answer, its end among them."""
+        """Number of tokens of the answer, with its end token."""
         return len(self.rows.kept)
 
 
 class Looked(NamedTuple):
-    """What is known of a clip once it was decoded.
+    """Facts about a clip that was decoded.
 
     Attributes:
-      content_hash: Of its file.
+      content_hash: SHA-256 of its file.
       shown: What the model is shown of it.
-      fingerprint: By which near-duplicates are known.
+      fingerprint: Finds near-duplicates.
     """
 
     content_hash: str
@@ -69,12 +78,12 @@ class Clips:
     def __init__(
         self, reader: Reader, model: Model, num_frames: int, limit: int, workers: int
     ):
-        """Decodes nothing yet.
+        """Stores the arguments; decodes nothing yet.
 
         Args:
-          reader: Of the frames.
-          model: That is shown them.
-          num_frames: Of every clip.
+          reader: Reads the frames.
+          model: Prepares them.
+          num_frames: Frames of every clip.
           limit: Bytes of frames to keep.
           workers: See `loader.load_ahead`.
         """
@@ -87,7 +96,8 @@ class Clips:
         """Returns the frames of a clip at the model's input size.
 
         Raises:
-          ClipError: It cannot be decoded, or is too long for the model.
+          ClipError: It cannot be decoded, has changed since, or is too long for the
+            model.
         """
         if clip.key in self._kept:
             return self._kept[clip.key]
@@ -99,14 +109,14 @@ class Clips:
             prints = similar.fingerprint(frames.pixels)
             self.looked[clip.key] = Looked(frames.content_hash, shown, prints)
         elif self.looked[clip.key].content_hash != frames.content_hash:
-            raise ClipError("open", "the file changed while training read it")
+            raise ClipError("open", "the file was changed during the training")
         if pixels.nbytes <= self._left:
             self._left -= pixels.nbytes
             self._kept[clip.key] = pixels
         return pixels
 
     def look(self, items: Sequence[Item]) -> list[str]:
-        """Decodes every clip once, and lists those that cannot be used."""
+        """Decodes every clip once; returns the problems of those that fail."""
         return [
             f"{clip.items[0].video}: {result}; repair the file, or leave out its rows"
             for clip, result in self._ahead(corpora.unique_clips(items))
@@ -117,7 +127,7 @@ class Clips:
         """Yields the frames of examples in order, decoding ahead.
 
         Raises:
-          AuditError: A clip that was whole before cannot be decoded any more.
+          AuditError: A clip that was decoded before cannot be decoded again.
         """
         clips = [Clip(example.item.clip, (example.item,)) for example in examples]
         for clip, result in self._ahead(clips):
@@ -130,14 +140,17 @@ class Clips:
     ) -> Iterator[tuple[Clip, np.ndarray | ClipError]]:
         return loader.load_ahead(clips, self, self._workers)
 
-    def _shown(self, frames: Any, pixels: np.ndarray) -> Shown:
+    def _shown(self, frames: Frames, pixels: np.ndarray) -> Shown:
         """Returns what the model is shown of a clip; see `run.preparing`."""
         model, clock = self._model, frames.clock
         shown = Shown(len(frames.pixels))
         if model.timed:
             if clock is None:
-                cause = "its frames a second are not known, and the model reads times"
-                raise ClipError("preprocess", cause)
+                raise ClipError(
+                    "preprocess",
+                    "its frames a second are not known, and the model reads the times "
+                    "of frames: give the clip as a file that has them, such as .mp4",
+                )
             shown = Shown(len(frames.pixels), clock.times, clock.duration)
         shown = seen(model, pixels, shown)
         if model.timed or model.tiling:
@@ -147,25 +160,27 @@ class Clips:
 
 
 def unreadable(items: Sequence[Item], model: Model) -> list[str]:
-    """Lists the rows that cannot be trained on because of their texts, and why.
+    """Returns the problems of rows whose texts cannot be trained on.
 
     Args:
       items: Rows of any clips.
-      model: That is to read them.
+      model: Tokenises them.
     """
     found = collections.defaultdict[str, list[str]](list)
     for item in items:
         try:
-            answer = model.tokenise(_asked(item)).answer
+            answer = model.tokenise(_text(item)).answer
         except AuditError as error:
             found["texts"] += [f"{item.id}: {p}" for p in error.problems]
             continue
-        if not item.answer.strip() or len(answer) < 2:  # It ends at once.
-            found["empty answers"].append(f"{item.id}: no answer to learn")
+        if not item.answer.strip() or len(answer) < 2:  # The end token alone.
+            found["empty answers"].append(
+                f"{item.id}: no answer to learn: give the row an `answer`, or remove it"
+            )
     return _shortened(found)
 
 
-def _asked(item: Item) -> Asked:
+def _text(item: Item) -> Asked:
     return Asked(
         key="",
         question=item.question,
@@ -175,12 +190,12 @@ def _asked(item: Item) -> Asked:
 
 
 def _shortened(found: Mapping[str, Sequence[str]]) -> list[str]:
-    """Returns the problems, a few of each kind and the number of the others."""
+    """Returns the first problems of each kind and the number of the others."""
     problems: list[str] = []
     for kind, lines in found.items():
-        problems += lines[:_LONGEST]
-        if len(lines) > _LONGEST:
-            problems.append(f"and {len(lines) - _LONGEST} more {kind}")
+        problems += lines[:_LISTED]
+        if len(lines) > _LISTED:
+            problems.append(f"and {len(lines) - _LISTED} more {kind}")
     return problems
 
 
@@ -190,23 +205,24 @@ def lay_out(
     """Lays out the video, the question and the answer of every row, as one sequence.
 
     Args:
-      items: Rows of clips that were looked at; none is `unreadable`.
-      model: That reads them.
+      items: Rows of decoded clips; none is `unreadable`.
+      model: Lays them out.
       looked: By the clip's key.
 
     Returns:
-      The examples, and which other rows are too long.
+      The examples, and the problems of rows that are too long.
     """
     examples, found = [], collections.defaultdict[str, list[str]](list)
     for item in items:
-        shown, text = looked[item.clip].shown, model.tokenise(_asked(item))
+        shown, text = looked[item.clip].shown, model.tokenise(_text(item))
         rows = _laid_out(model, shown, text)
         total, last = len(rows.feature), int(rows.position.max()) + 1
         if max(total, last) > model.max_rows:
             found["answers that are too long"].append(
                 f"{item.id}: {shown.num_frames} frames, its question and its answer "
                 f"({len(text.answer)} tokens) take {max(total, last)} positions; the "
-                f"model has positions for {model.max_rows}"
+                f"model has positions for {model.max_rows}: shorten the answer, or "
+                "lower config.video.num_frames"
             )
             continue
         room = model.tiling.room(shown.grid) if model.tiling else None
@@ -221,7 +237,7 @@ def _laid_out(model: Model, shown: Shown, text: Text) -> Rows:
 
 
 def padded(length: int) -> int:
-    """Returns a length to pad to: at most a quarter more, one of four to an octave.
+    """Returns the length to pad to: one of four per octave, at least 16.
 
     Example:
       >>> [padded(n) for n in (5, 70, 130, 2304)]
@@ -234,23 +250,26 @@ def padded(length: int) -> int:
 def batches_of(
     examples: Sequence[Example], size: int, rng: np.random.Generator | None
 ) -> list[list[int]]:
-    """Deals examples out into batches of like length, each example in one of them.
+    """Divides examples into batches of similar length.
 
-    How many batches there are depends on the examples alone, not on the order.
+    The number of batches depends on the examples alone, not on the order.
 
     Args:
-      examples: To deal out.
-      size: Of a batch; what is left over makes smaller ones.
-      rng: Of the order; None keeps that of the examples.
+      examples: To be divided.
+      size: Examples of a batch; the last one of each room may be smaller.
+      rng: Draws the order; None keeps that of the examples.
+
+    Returns:
+      The places of each batch's examples.
     """
     order = np.arange(len(examples)) if rng is None else rng.permutation(len(examples))
     by_room: dict[Room | None, list[int]] = collections.defaultdict(list)
     for k in order.tolist():
         by_room[examples[k].room].append(k)
     batches = []
-    for _, its in sorted(by_room.items(), key=lambda each: each[0] or Room(0)):
-        its.sort(key=lambda k: padded(len(examples[k].rows.feature)))
-        batches += [its[k : k + size] for k in range(0, len(its), size)]
+    for _, places in sorted(by_room.items(), key=lambda each: each[0] or Room(0)):
+        places.sort(key=lambda k: padded(len(examples[k].rows.feature)))
+        batches += [places[k : k + size] for k in range(0, len(places), size)]
     if rng is None:
         return batches
     return [batches[k] for k in rng.permutation(len(batches)).tolist()]
@@ -259,25 +278,25 @@ def batches_of(
 def batch(
     examples: Sequence[Example], frames: Sequence[np.ndarray], model: Model, size: int
 ) -> Batch:
-    """Stacks examples of one room, filled up with copies from which nothing is learnt.
+    """Stacks examples of one room; copies of the last one without targets fill it up.
 
     Args:
       examples: At least one.
       frames: Of each, from `Clips`.
-      model: That reads them.
-      size: Of the batch.
+      model: Stacks them.
+      size: Examples of the batch, with copies.
     """
-    own = [min(k, len(examples) - 1) for k in range(size)]
+    chosen = [min(k, len(examples) - 1) for k in range(size)]
     shapes = [Shape.of(example.rows) for example in examples]
     shape = Shape(*(padded(max(sizes)) for sizes in zip(*shapes, strict=True)))
     rows = []
-    for k, chosen in enumerate(own):
-        example = examples[chosen]
-        its = place(example.rows, example.shown.grid, example.room)
+    for k, source in enumerate(chosen):
+        example = examples[source]
+        placed = place(example.rows, example.shown.grid, example.room)
         if k >= len(examples):
-            its = its._replace(target=np.full_like(its.target, NONE))
-        rows.append([its])
-    pixels = [frames[k] for k in own]
+            placed = placed._replace(target=np.full_like(placed.target, NONE))
+        rows.append([placed])
+    pixels = [frames[k] for k in chosen]
     length = len(pixels[0])
     natural = np.arange(length, dtype=np.int32)
     views = [model.views(natural)[:1]] * size
@@ -288,11 +307,11 @@ def batch(
 
 
 class Cut(NamedTuple):
-    """A batch and what it is of.
+    """A batch and its examples.
 
     Attributes:
       batch: For the device.
-      examples: Without the copies.
+      examples: Without copies.
     """
 
     batch: Batch
@@ -306,17 +325,17 @@ def cut(
     model: Model,
     size: int,
 ) -> Iterator[Cut]:
-    """Yields batches, decoded ahead.
+    """Yields batches, decoding ahead.
 
     Args:
-      examples: That the plan is of.
-      plan: The examples of each batch, by their places.
-      clips: Gives the frames.
-      model: That reads them.
-      size: Of every batch.
+      examples: All of them.
+      plan: The places of each batch's examples, from `batches_of`.
+      clips: Decodes the frames.
+      model: Stacks them.
+      size: Examples of every batch, with copies.
     """
     frames = clips.of(examples[k] for k in itertools.chain.from_iterable(plan))
-    for its in plan:
-        chosen = tuple(examples[k] for k in its)
-        own = [next(frames) for _ in its]
-        yield Cut(batch(chosen, own, model, size), chosen)
+    for places in plan:
+        chosen = tuple(examples[k] for k in places)
+        pixels = [next(frames) for _ in places]
+        yield Cut(batch(chosen, pixels, model, size), chosen)

@@ -1,9 +1,8 @@
-"""Writes what was trained as transformers and PEFT load it.
+"""Writes trained models and adapters in the forms of transformers and PEFT.
 
-A whole model is written in the form of the checkpoint that its training began from:
-the same names of tensors, the same small files, and what of it no pass of ours reads. A
-low-rank adapter is written in PEFT's form, for the model as transformers 5 names its
-modules.
+A whole model has the tensor names and small files of the checkpoint that its training
+began from, and its tensors that no pass here reads. A low-rank adapter has PEFT's form,
+with the module names of transformers 5.
 
 Axes: `layers` of a stack; `in` and `out` of a linear layer; `rank` of the factors.
 """
@@ -40,7 +39,7 @@ CLASSES = {
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
     "video_llama_3": "VideoLlama3ForConditionalGeneration",
 }
-_ORIGINAL = llava_qwen.FAMILY.name  # Of it transformers has no class.
+_ORIGINAL = llava_qwen.FAMILY.name  # A family without a class in transformers.
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model")
 _VOCABULARIES += ("vocab.json", "vocab.txt")
 _TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -49,7 +48,7 @@ _PROCESSOR, _VIDEOS = "processor_config.json", "video_preprocessor_config.json"
 _IMAGES = "preprocessor_config.json"
 _OTHERS = (_PROCESSOR, _VIDEOS, _IMAGES, "chat_template.json", "chat_template.jinja")
 _OTHERS += ("generation_config.json",)
-# Names in files, and in the memory of transformers 5, where they differ.
+# (Name in files, name in the memory of transformers 5), where they differ.
 _IN_MEMORY = [
     (re.compile(f"^{pattern}"), replacement)
     for pattern, replacement in (
@@ -70,19 +69,19 @@ def whole(
     dtype: str,
     shard_bytes: int = writing.SHARD_BYTES,
 ) -> None:
-    """Writes a model as its checkpoint's loader loads it: transformers, or LLaVA's.
+    """Writes a model for the loader of its checkpoint: transformers, or LLaVA's.
 
-    The weights get their names when all else is there; until their last byte is on the
-    disk, the folder holds what it held before. Then weights of an earlier export go.
+    Weight files appear last; until their last byte is on the disk, the folder is
+    unchanged. Then weights of an earlier export are deleted.
 
     Args:
       folder: Made if need be; may be the source's own.
       checkpoint: That the training began from, or a config and a tokenizer without
         tensors; with an adapter, the state is the merged model's.
-      model: What `models.describe` said of it.
+      model: From `models.describe` of the checkpoint.
       state: The parameters, read a layer at a time.
       dtype: Of the files: "bfloat16", "float16" or "float32".
-      shard_bytes: Of a weight file at most.
+      shard_bytes: Most bytes of a weight file.
 
     Raises:
       AuditError: The checkpoint's adapter does not fit it.
@@ -91,8 +90,8 @@ def whole(
     """
     if (folder / "adapter_config.json").is_file():
         raise ValueError(
-            f"{folder} holds an adapter (adapter_config.json), which loaders would put "
-            "on top of the model; write the model to a folder of its own."
+            f"{folder} holds an adapter (adapter_config.json), which loaders would add "
+            "to the model; write the model to another folder."
         )
     source = checkpoint.merged(model.names)
     own = writing.pieces(state, model.names, dtype)
@@ -112,8 +111,8 @@ def whole(
             write_atomically(folder / name, data)
 
 
-def _json(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, indent=2).encode() + b"\n"
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"
 
 
 def _small_files(source: Checkpoint, model: Model) -> dict[str, bytes]:
@@ -123,7 +122,7 @@ def _small_files(source: Checkpoint, model: Model) -> dict[str, bytes]:
         for name in (*_TOKENIZER, *_OTHERS)
         for path in source.small_files(name)[:1]
     }
-    # A tokenizer's files belong together: those of the folder that it is read from.
+    # All files of a tokenizer are from the folder that it is read from.
     for folder in source.folders:
         if any((folder / name).is_file() for name in _VOCABULARIES):
             for name in _TOKENIZER:
@@ -134,7 +133,7 @@ def _small_files(source: Checkpoint, model: Model) -> dict[str, bytes]:
     out = {name: path.read_bytes() for name, path in found.items()}
     if _PROCESSOR in found and _VIDEOS in found and _is_nearer(source, found):
         raw = read_json(found[_PROCESSOR])
-        raw.pop("video_processor", None)  # In one folder it would win.
+        raw.pop("video_processor", None)  # In one folder it would take precedence.
         out[_PROCESSOR] = _json(raw)
     prepare: Any = model.prepare
     described = {_PROCESSOR, _VIDEOS, _IMAGES} & set(out)
@@ -144,7 +143,7 @@ def _small_files(source: Checkpoint, model: Model) -> dict[str, bytes]:
 
 
 def _is_nearer(source: Checkpoint, found: Mapping[str, pathlib.Path]) -> bool:
-    """Returns whether the file of videos is read before that of the whole processor."""
+    """Returns whether the video processor's file is in a nearer folder."""
     places = [source.folders.index(found[x].parent) for x in (_VIDEOS, _PROCESSOR)]
     return places[0] < places[1]
 
@@ -156,7 +155,7 @@ def _config(
     tensors: list[Piece],
     dtype: str,
 ) -> dict[str, Any]:
-    """Returns the `config.json`: the source's, where the tensors do not differ."""
+    """Returns the source's `config.json`, updated for dtype and tensors."""
     raw: dict[str, Any] = copy.deepcopy(source.config)
     kind = "torch_dtype" if model.family == _ORIGINAL else "dtype"
     inner = [part for part in raw.values() if isinstance(part, dict)]
@@ -186,14 +185,14 @@ def _config(
     vision = raw.get("vision_config")
     if isinstance(vision, dict) and vision.get("model_type") == "siglip_vision_model":
         if not any(".head." in piece.name for piece in tensors):
-            vision["vision_use_head"] = False  # Absent means that there is one.
+            vision["vision_use_head"] = False  # The default is True.
     return raw
 
 
 def _tower_files(source: Checkpoint, config: dict[str, Any]) -> dict[str, bytes]:
-    """Returns the JSON files of a tower that is stored with the source.
+    """Returns the JSON files of a tower inside the source's folder, by name.
 
-    If it cannot be stored with the export, the config gets its absolute path.
+    Otherwise the config gets the tower's absolute path, if the tower is a folder.
     """
     name = pathlib.PurePath(config["mm_vision_tower"])
     folder = source.folder / name
@@ -220,33 +219,34 @@ def adapter(
 ) -> None:
     r"""Writes a low-rank adapter in PEFT's form.
 
-    It adds $x A B s$ to a layer's own product, where s is alpha / rank, or
+    It adds $s x A B$ to a layer's product, where s is alpha / rank, or
     alpha / sqrt(rank).
 
     Args:
       folder: Made if need be; must hold no whole model.
-      checkpoint: The base; without an adapter of its own.
-      model: What `models.describe` said of it.
+      checkpoint: The base, which must have no adapter.
+      model: From `models.describe` of the base.
       factors: By the path of a linear layer, whose kernel is at PATH/kernel: A,
         (layers, in, rank) or (in, rank), and B, (layers, rank, out) or (rank, out).
       rank: Of all factors.
-      alpha: See above.
+      alpha: Numerator of s.
       rslora: Whether s is alpha / sqrt(rank).
-      base: A folder or hub id: where PEFT and this package find the base.
+      base: Folder or hub id of the base, for PEFT and this package.
 
     Raises:
       OSError: A file cannot be written; names it.
-      ValueError: Lists the factors that belong to no linear layer, or do not fit; or
-        base or folder cannot hold one.
+      ValueError: Lists the factors that belong to no linear layer, or have a wrong
+        shape; or the base is an adapter, or the folder holds a whole model.
     """
     if checkpoint.adapter is not None:
         raise ValueError(
-            f"{checkpoint.name} is an adapter itself; write the whole model instead."
+            f"checkpoint {checkpoint.name} is an adapter itself; write the whole model "
+            "instead."
         )
     if name := weights.has_model(folder):
         raise ValueError(
-            f"{folder} holds a whole model ({name}); write the adapter to a folder of "
-            "its own."
+            f"{folder} holds a whole model ({name}); write the adapter to another "
+            "folder."
         )
     tensors, modules = _factor_pieces(model, factors, rank)
     config = {
@@ -268,8 +268,9 @@ def adapter(
     }
     folder.mkdir(parents=True, exist_ok=True)
     stem = "adapter_model"
-    whole_file = sum(piece.num_bytes for piece in tensors) + 1  # PEFT reads one alone.
-    with writing.replacing_weights(folder, tensors, stem=stem, shard_bytes=whole_file):
+    # PEFT reads one file alone.
+    most = sum(piece.num_bytes for piece in tensors) + 1
+    with writing.replacing_weights(folder, tensors, stem=stem, shard_bytes=most):
         writing.remove_weights(folder, stem)
         (folder / f"{stem}.bin").unlink(missing_ok=True)
         write_atomically(folder / "adapter_config.json", _json(config))
@@ -278,10 +279,10 @@ def adapter(
 def _factor_pieces(
     model: Model, factors: Mapping[str, tuple[np.ndarray, np.ndarray]], rank: int
 ) -> tuple[list[Piece], list[str]]:
-    """Returns the tensors of an adapter, and the names of the modules that have them.
+    """Returns the tensors of an adapter, and the names of their modules.
 
     Raises:
-      ValueError: Lists what does not fit.
+      ValueError: Lists the factors that cannot be written.
     """
     leaves = trees.flat(model.abstract()[1])
     rules = {rule.path: rule for rule in model.names.rules if rule.path in leaves}
@@ -302,8 +303,6 @@ def _factor_pieces(
                 read = functools.partial(_transposed, value)
                 shape, dtype = value.shape[::-1], value.dtype.name
                 tensors.append(Piece(key, shape, dtype, read))
-    if not factors:
-        problems.append("there are none")
     if problems:
         raise ValueError(f"Factors that cannot be written: {'; '.join(problems)}.")
     return tensors, modules
@@ -316,7 +315,7 @@ def _misfit(
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
     rank: int,
 ) -> str:
-    """Returns what is wrong with the factors of a layer, "" for nothing."""
+    """Returns the problem of a layer's factors, "" for none."""
     if rule is None:
         return f"{path} is no layer with a kernel"
     if rule.layout is not layouts.LINEAR:
@@ -334,7 +333,7 @@ def _transposed(value: np.ndarray) -> np.ndarray:
 
 
 def _in_memory(name: str) -> str:
-    """Returns what transformers 5 calls a module of a file."""
+    """Returns the name in transformers 5's memory of a module of a file."""
     for pattern, replacement in _IN_MEMORY:
         name = pattern.sub(replacement, name)
     return name

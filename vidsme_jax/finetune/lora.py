@@ -1,7 +1,7 @@
-"""Low-rank updates of dense layers: attached to any module, merged, initialised.
+"""Low-rank updates of dense layers: added to any module, initialised and merged.
 
 A layer x @ W becomes x @ W + s x @ A @ B, with s = alpha / rank [1], or alpha /
-sqrt(rank) [2]. No model knows of it: its layers are replaced in the module.
+sqrt(rank) [2]. Models have no code for it: layers of the module are replaced.
 
 [1] Hu et al., 2021. LoRA. https://arxiv.org/abs/2106.09685
 [2] Kalajdzievski, 2023. rsLoRA. https://arxiv.org/abs/2312.03732
@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Float32
 from vidsme_jax.base import AuditError
 from vidsme_jax.checkpoints import layouts
 from vidsme_jax.checkpoints.loading import Names
+from vidsme_jax.finetune.options import Train
 from vidsme_jax.wording import nearest
 
 _KERNEL, _BASE, _A, _B = "/kernel", "base", "lora/lora_a", "lora/lora_b"
@@ -29,12 +30,12 @@ _SHOWN = 8  # Layers that a message names.
 
 @dataclasses.dataclass(frozen=True)
 class Lora:
-    """Which layers have updates, and of what kind.
+    """The layers that have updates, and the size and scale of the updates.
 
     Attributes:
       layers: Their paths, such as "language_model/layers/self_attn/q_proj".
-      rank: Of A and B.
-      scale: Of the product.
+      rank: Columns of A, rows of B.
+      scale: s.
     """
 
     layers: tuple[str, ...]
@@ -42,36 +43,41 @@ class Lora:
     scale: float
 
     @classmethod
-    def of(cls, train: Any, paths: Iterable[str], names: Names) -> "Lora":
-        """Returns the updates that a configuration asks for.
+    def of(cls, train: Train, paths: Iterable[str], names: Names) -> "Lora":
+        """Returns the updates of a configuration.
 
         Args:
-          train: The `train` part of it.
+          train: Of the configuration.
           paths: Of the model's parameters.
           names: Of its tensors.
 
         Raises:
           AuditError: The pattern is no regular expression, matches no dense layer, or
-            one whose tensor is laid out in another way.
+            one whose tensor has another layout.
         """
+        known = set(paths)
         dense = {
             rule.path.removesuffix(_KERNEL): rule.layout
             for rule in names.rules
-            if rule.path in set(paths) and rule.path.endswith(_KERNEL)
+            if rule.path in known and rule.path.endswith(_KERNEL)
         }
         try:
             pattern = re.compile(train.pattern)
         except re.error as error:
-            problem = f"config.train.pattern is {train.pattern!r}: {error}"
-            raise AuditError([problem]) from error
+            raise AuditError(
+                [
+                    f"config.train.pattern is {train.pattern!r}, expected a regular "
+                    f"expression: {error}"
+                ]
+            ) from error
         layers = [path for path in dense if pattern.fullmatch(path)]
         shown = ", ".join(list(dense)[:_SHOWN])
         if not layers:
             raise AuditError(
                 [
-                    f"config.train.pattern is {train.pattern!r}, which no dense layer "
-                    f"of the model matches whole{nearest(train.pattern, list(dense))}; "
-                    f"there are {shown}{', ...' * (len(dense) > _SHOWN)}"
+                    f"config.train.pattern is {train.pattern!r}, which matches no "
+                    f"dense layer of the model{nearest(train.pattern, list(dense))}; "
+                    f"it must match a whole path, such as {shown}"
                 ]
             )
         odd = [path for path in layers if dense[path] is not layouts.LINEAR]
@@ -79,7 +85,7 @@ class Lora:
             raise AuditError(
                 [
                     f"config.train.pattern is {train.pattern!r}, which matches "
-                    f"{', '.join(odd)}: no plain dense layer on disk, so that an "
+                    f"{', '.join(odd)}: no plain dense layer in the checkpoint, so an "
                     "adapter of it cannot be written; leave it out"
                 ]
             )
@@ -87,7 +93,7 @@ class Lora:
         return cls(tuple(layers), train.rank, train.alpha / root)
 
     def adapt(self, module: nnx.Module) -> nnx.Module:
-        """Replaces the layers of a module, in place; returns it."""
+        """Replaces the layers of a module in place, and returns the module."""
         for path in self.layers:
             *parts, last = path.split("/")
             parent: Any = module
@@ -97,17 +103,19 @@ class Lora:
         return module
 
     def path(self, path: str) -> str:
-        """Returns the path in the adapted module of a parameter of the plain one."""
+        """Returns the adapted module's path of a parameter of the plain module."""
         layer, _, name = path.rpartition("/")
         return f"{layer}/{_BASE}/{name}" if layer in self.layers else path
 
     def start(
         self, shapes: Mapping[str, tuple[int, ...]], seed: int
     ) -> dict[str, Float32[np.ndarray, "..."]]:
-        """Draws A as PEFT does, uniformly up to 1 / sqrt(inputs); B is zero.
+        """Returns the first A and B by path; A as PEFT draws it, B zero.
+
+        A is uniform in [-1 / sqrt(inputs), 1 / sqrt(inputs)].
 
         Args:
-          shapes: Of the adapted module's parameters.
+          shapes: Of the adapted module's parameters, by path.
           seed: Of A.
         """
         drawn = {}
@@ -125,7 +133,7 @@ class Lora:
     def factors(
         self, leaves: Mapping[str, Any]
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Returns A and B by layer, from the parameters of the adapted module."""
+        """Returns A and B of each layer, from the adapted module's parameters."""
         return {
             layer: (
                 np.asarray(leaves[f"{layer}/{_A}"]),
@@ -135,7 +143,7 @@ class Lora:
         }
 
     def merged(self, leaves: Mapping[str, Array]) -> dict[str, Array]:
-        """Returns the plain module's parameters, the updates added to them."""
+        """Returns the plain module's parameters with the updates added."""
         plain = {}
         for path, value in leaves.items():
             if self.is_factor(path):
@@ -152,10 +160,10 @@ class Lora:
 
 
 class Adapted(nnx.Module):
-    """A dense layer with a low-rank update; also of stacked layers."""
+    """A dense layer, or stacked dense layers, with a low-rank update."""
 
     def __init__(self, base: nnx.Linear, lora: Lora):
-        """Wraps a layer; A and B are to be filled (`Lora.start`)."""
+        """Wraps a layer; A and B are zero until `Lora.start` fills them."""
         self.base, self.scale = base, lora.scale
         self.precision = "highest" if base.dtype == jnp.float32 else None
         *stacked, inputs, outputs = base.kernel.get_value().shape
@@ -168,11 +176,11 @@ class Adapted(nnx.Module):
         self.lora.lora_a, self.lora.lora_b = nnx.LoRAParam(a), nnx.LoRAParam(b)
 
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch _"]:
-        # Flax takes no precision, and a GPU would round the operands of float32.
+        # `nnx.LoRA` has no precision, and a GPU would round the operands of float32.
         with jax.default_matmul_precision(self.precision):
             return self.base(x) + self.scale * self.lora(x)
 
     @property
     def kernel(self) -> nnx.Param:
-        """The weights of the layer itself, for `layers.project`."""
+        """The kernel of the wrapped layer, for `layers.project`."""
         return self.base.kernel

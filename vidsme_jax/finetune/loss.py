@@ -1,4 +1,4 @@
-"""The loss of answers, by the audit's own forward pass.
+"""The loss of answers, by the forward pass of an audit.
 
 Axes: `clips` of a batch; `rows` that predict an answer; `embed`; `vocab`.
 """
@@ -11,21 +11,22 @@ from jaxtyping import Array, Float, Int
 
 from vidsme_jax.models.batches import Batch
 
-_MOST = 2**27  # Logits that exist at once; beyond, those of a clip after another.
+_MOST = 2**27  # Logits of a batch; with more, clips are computed one after another.
 
 
 def answer_nll(
     model: Any, batch: Batch
 ) -> tuple[Float[Array, " clips"], Float[Array, " clips"]]:
-    """Returns the negative log-likelihood of each answer, in nats, and its tokens.
+    """Returns the negative log-likelihood of each answer and its number of tokens.
 
     Args:
-      model: Any family's module.
-      batch: Of one direction, of which the rows of the slice "response" are kept;
-        those without a target do not count.
+      model: A module of any family.
+      batch: One direction, with the rows of the slice "response" kept; those without a
+        target do not count.
 
     Returns:
-      The sum over the tokens of each clip's answer, and how many there are, float32.
+      The sum over the tokens of each clip's answer, in nats, and the number of its
+      tokens; both float32.
     """
     hidden, _ = model.read(model.see(batch.pixels), batch)
     hidden, target = hidden[:, 0], jnp.asarray(batch.target)[:, 0]
@@ -43,13 +44,13 @@ def _nll(
     target: Int[Array, "*clips rows"],
     head: Float[Array, "vocab embed"],
 ) -> Float[Array, "*clips"]:
-    """Returns the sum over rows that have a target."""
+    """Returns the negative log-likelihood, summed over rows that have a target."""
     with jax.named_scope("head"):
-        precision = "highest" if head.dtype == jnp.float32 else None  # As the audit.
+        precision = "highest" if head.dtype == jnp.float32 else None  # As in an audit.
         logits = jnp.matmul(
             hidden, head.T, precision=precision, preferred_element_type=jnp.float32
         )
-        own = jnp.maximum(target, 0)[..., None]
-        picked = jnp.take_along_axis(logits, own, axis=-1)[..., 0]
+        token = jnp.maximum(target, 0)[..., None]
+        picked = jnp.take_along_axis(logits, token, axis=-1)[..., 0]
         nll = jax.nn.logsumexp(logits, axis=-1) - picked
         return jnp.where(target >= 0, nll, 0.0).sum(-1)

@@ -1,16 +1,14 @@
-"""The configuration of a training run: every key, its default, what it allows."""
+"""The configuration of a training run: keys, defaults and allowed values."""
 
 import glob
 import os
 import pathlib
 import re
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from vidsme_jax import settings
 from vidsme_jax.addresses import no_folder
-from vidsme_jax.base import AuditError
 from vidsme_jax.run.asking import find_local
 from vidsme_jax.run.problems import Problems
 from vidsme_jax.settings import reference, rules, views
@@ -20,7 +18,7 @@ from vidsme_jax.store.files import unwritable
 
 STATE = "state"  # The folder in a work directory from which a run continues.
 RECORD = "training.json"  # The file that is written last.
-MEMBERS, NONMEMBERS = "members.jsonl", "nonmembers.jsonl"  # The halves of a pool.
+MEMBERS, NONMEMBERS = "members.jsonl", "nonmembers.jsonl"  # The sides of a pool.
 EXPORTS = ("*.safetensors*", "adapter_config.json")
 _SNAPSHOT = re.compile(r"epoch-\d+")
 _MOST = 1_000_000_000  # Of anything that is counted.
@@ -34,13 +32,9 @@ _SHARED += ("parallel.mode", "parallel.data", "parallel.model")
 _SHARED += ("workers", "compile_cache", "overwrite")
 
 
-def _up_to(high: float, low: int | None = None) -> rules.Allowed:
-    """Allows numbers up to `high`: above 0, or from `low` on."""
-    if low is None:
-        words, test = f"a number > 0, at most {high:g}", lambda x: 0 < x <= high
-    else:
-        words, test = f"a number from {low} to {high:g}", lambda x: low <= x <= high
-    return rules.number(words, test)
+def _up_to(high: float) -> rules.Allowed:
+    """Allows numbers above 0, up to `high`."""
+    return rules.number(f"a number > 0, at most {high:g}", lambda x: 0 < x <= high)
 
 
 def _are_epochs(value: object) -> bool:
@@ -52,7 +46,7 @@ def _are_epochs(value: object) -> bool:
 
 @group
 class Train:
-    """Of `train.*`: what is trained, and how."""
+    """The keys `train.*`: what is trained, and how."""
 
     method: str = key(
         "full",
@@ -104,7 +98,9 @@ class Train:
         50, integer(0, _MOST), "Steps until the learning rate is reached."
     )
     weight_decay: Number = key(
-        0.0, _up_to(1e6, 0), "Weight decay of AdamW, on matrices."
+        0.0,
+        rules.number("a number from 0 to 1e+06", lambda x: 0 <= x <= 1e6),
+        "Weight decay of AdamW, on matrices.",
     )
     clip_norm: Number = key(1.0, POSITIVE, "Largest norm of all gradients together.")
     rematerialise: bool = key(
@@ -138,16 +134,16 @@ class Train:
 
     @property
     def divides(self) -> bool:
-        """Whether the members are a pool, to be divided."""
+        """Whether corpus.members is a pool to be divided."""
         return self.member_share < 1
 
     @property
     def writes_adapter(self) -> bool:
-        """Whether low-rank updates are written, not a whole model."""
+        """Whether an adapter is written, not a whole model."""
         return self.method == "lora" and not self.merged
 
 
-# The keys of `settings.RULES` are taken over where they mean the same.
+# Keys that mean the same as in an audit are those of `settings.RULES`.
 RULES: dict[str, Rule] = {
     **{key: settings.RULES[key] for key in _SHARED},
     "video.sampling": Rule(
@@ -187,45 +183,14 @@ def train_of(config: ConfigDict) -> Train:
 
 
 def problems(config: ConfigDict) -> list[str]:
-    """Lists what is wrong with a configuration, one sentence a key."""
+    """Lists the problems of a configuration, one sentence a key."""
     return settings.problems(config, RULES)
-
-
-def ask(config: ConfigDict, workdir: str | pathlib.Path | None) -> Any:
-    """Checks what can be checked before JAX is imported.
-
-    Args:
-      config: See `RULES`.
-      workdir: Receives the model; None is a problem.
-
-    Returns:
-      The rows, a `pool.Pool`.
-
-    Raises:
-      AuditError: Something is wrong with values, work directory or corpus, or a local
-        checkpoint is not there; lists every problem.
-    """
-    from vidsme_jax.finetune import pool
-
-    if "headline" in config and "train" not in config:
-        problem = "--config is a configuration of an audit: it has the key headline, "
-        problem += "and no train; give one like configs/finetune.py (only --control "
-        problem += "takes that of an audit)"
-        raise AuditError([problem])
-    problems = Problems(config, RULES)
-    collect(problems, config, workdir)
-    rows = None
-    if problems.none_in("corpus", "train.member_share"):
-        with problems.collected():
-            rows = pool.rows(problems.settings, train_of(config))
-    problems.close()
-    return rows
 
 
 def collect(
     problems: Problems, config: ConfigDict, workdir: str | pathlib.Path | None
 ) -> None:
-    """Adds what is wrong with work directory, keys together and checkpoint."""
+    """Adds the problems of work directory, combinations of keys, and checkpoint."""
     if workdir is None:
         problems.add("--workdir is missing: it receives the model")
     elif wrong := no_folder(str(workdir), "--workdir"):
@@ -233,22 +198,23 @@ def collect(
     elif wrong := unwritable(workdir := pathlib.Path(workdir), "--workdir"):
         problems.add(*wrong)
     else:
-        problems.add(*_held(workdir, config, problems.none_in("train")))
+        problems.add(*_occupied(workdir, config, problems.none_in("train")))
         if problems.none_in("corpus") and problems.settings.corpus.allow_duplicates:
             problems.add(
-                "config.corpus.allow_duplicates is true, and what a model was trained "
-                "on is no non-member: leave it out, and each video in one role"
+                "config.corpus.allow_duplicates is true, but a video that a model was "
+                "trained on is no non-member: leave the key out, and give each video "
+                "one role"
             )
         if problems.none_in("corpus", "train") and train_of(config).divides:
             problems.add(*_replaced(workdir, problems.settings.corpus))
+    name = problems.settings.model.checkpoint
+    random = config.get("model", {}).get("init") == "random"
     if problems.none_in("train"):
-        drawn = problems.settings.model.checkpoint.startswith("random:")
-        drawn = drawn or config.get("model", {}).get("init") == "random"
-        problems.add(*_of_training(train_of(config), drawn=drawn))
+        drawn = random or name.startswith("random:")
+        problems.add(*_conflicts(train_of(config), drawn=drawn))
     if problems.none_in("model"):
         with problems.collected("model.checkpoint"):
-            random = config.get("model", {}).get("init") == "random"
-            find_local(problems.settings.model.checkpoint, weights=not random)
+            find_local(name, weights=not random)
 
 
 def snapshots_in(workdir: pathlib.Path) -> list[pathlib.Path]:
@@ -257,74 +223,88 @@ def snapshots_in(workdir: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _replaced(workdir: pathlib.Path, corpus: views.Corpus) -> list[str]:
-    """Returns which manifests of the pool the halves would be written over."""
+    """Returns a problem for each source of the pool that a half would replace."""
     own = {os.path.realpath(workdir / name) for name in (MEMBERS, NONMEMBERS)}
     found = []
     for source in corpus.members:
         for path in glob.glob(source) or [source]:
             if os.path.realpath(path) in own:
                 found.append(
-                    f"config.corpus.members is {source}, in whose place the training "
-                    "would write its own half: take another --workdir"
+                    f"config.corpus.members is {source}, which the training would "
+                    "replace by its own half: take another --workdir"
                 )
     return found
 
 
-def _held(workdir: pathlib.Path, config: ConfigDict, known: bool) -> list[str]:
-    """Returns what is wrong with a folder for what it holds.
+def _occupied(workdir: pathlib.Path, config: ConfigDict, known: bool) -> list[str]:
+    """Returns the problem of a folder that holds what the training must not replace.
 
     Args:
       workdir: May be absent.
-      config: Says what is written, and whether it replaces what is there.
-      known: Whether what it says of the training can be read.
+      config: Of the training.
+      known: Whether its `train` part is valid.
     """
     overwrite = bool(config.get("overwrite"))
     adapter = known and train_of(config).writes_adapter
     states = (workdir / STATE).is_dir()
     if (workdir / "adapter_config.json").is_file() and not adapter:
-        return [f"{workdir} holds an adapter; give a whole model another --workdir"]
+        return [
+            f"{workdir} holds an adapter (adapter_config.json), and the training "
+            "writes a whole model: take another --workdir"
+        ]
     found = [path for name in EXPORTS for path in workdir.glob(name)]
     if adapter and any(not x.name.startswith("adapter_") for x in found):
-        return [f"{workdir} holds a whole model; give an adapter another --workdir"]
+        return [
+            f"{workdir} holds a whole model, and the training writes an adapter: take "
+            "another --workdir"
+        ]
     # A training that was stopped after writing its weights has no record yet.
     if found and not overwrite and not (states and not (workdir / RECORD).exists()):
-        return [f"{workdir} holds a checkpoint; --config.overwrite replaces it"]
+        return [
+            f"{workdir} holds a checkpoint ({found[0].name}): take another --workdir; "
+            "--config.overwrite=true replaces it"
+        ]
     halves = [x for x in (workdir / MEMBERS, workdir / NONMEMBERS) if x.exists()]
     if halves and known and train_of(config).divides and not states and not overwrite:
         return [
-            f"{halves[0]} is there, and no training that wrote it: take another "
-            "--workdir; --config.overwrite replaces it"
+            f"{halves[0]} exists, and {workdir} holds no training that wrote it: take "
+            "another --workdir; --config.overwrite=true replaces it"
         ]
     snapshots = snapshots_in(workdir)
     if snapshots and not states and not overwrite:
         return [
             f"{workdir} holds snapshots of another training, such as {snapshots[0]}; "
-            "--config.overwrite deletes them"
+            "--config.overwrite=true deletes them"
         ]
     return []
 
 
-def _of_training(train: Train, *, drawn: bool) -> list[str]:
-    """Returns what of the keys does not go together."""
+def _conflicts(train: Train, *, drawn: bool) -> list[str]:
+    """Returns the problems of keys that exclude one another.
+
+    Args:
+      train: Of the configuration.
+      drawn: Whether training starts from random weights.
+    """
     found = []
     if train.method != "full" and train.tower == "frozen":
         found.append(
-            f"config.train.tower is frozen, which it is with config.train.method = "
-            f"{train.method} in any case: leave it out"
+            "config.train.tower is frozen, a choice of config.train.method = full "
+            f"alone; the method is {train.method}: leave config.train.tower out"
         )
     if train.method != "lora" and train.merged:
         found.append(
-            "config.train.merged is of the method lora; config.train.method is "
-            f"{train.method}"
+            "config.train.merged is true, a choice of config.train.method = lora "
+            f"alone; the method is {train.method}: leave config.train.merged out"
         )
     if train.method == "lora" and drawn and not train.merged:
         found.append(
-            "config.train.method is lora, and the weights that it starts from are "
-            "drawn: there is no base for an adapter; set config.train.merged = true"
+            "config.train.method is lora, and training starts from random weights: "
+            "there is no base for an adapter; set config.train.merged = true"
         )
     if any(epoch > train.epochs for epoch in train.snapshots):
         found.append(
             f"config.train.snapshots is {train.snapshots!r}, and config.train.epochs "
-            f"is {train.epochs}: later ones are never reached"
+            f"is {train.epochs}: raise it, or leave out epochs above it"
         )
     return found

@@ -1,6 +1,6 @@
-"""Which parameters learn, where they start, and the module that they make.
+"""Which parameters are trained, their first values, and the module that they make.
 
-What learns is kept in float32, all else in the type of the products. Both are flat,
+Trained parameters are float32, frozen ones in the type of the products. Both are flat,
 {path: array}; the path of a dense layer with a low-rank update is that of `lora.py`.
 """
 
@@ -17,24 +17,24 @@ from jaxtyping import Array
 
 from vidsme_jax.checkpoints import trees
 from vidsme_jax.finetune.lora import Lora
+from vidsme_jax.finetune.options import Train
 from vidsme_jax.finetune.source import Source
 from vidsme_jax.models.interface import Model
 from vidsme_jax.parallel import Split
 
 Leaves = dict[str, Any]
 _DECODER = "language_model"
-_DEVIATION = 0.02  # Of embeddings, and of what a fresh module has zeros for.
-_NEUTRAL = ("bias", "lora_b")
+_DEVIATION = 0.02  # Of embeddings, and of other parameters that a module makes zero.
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """What of a model does not depend on the values of its parameters; hashable.
+    """A module without the values of its parameters; hashable.
 
     Attributes:
       graphdef: Of the module.
       abstract: Its state without values, in the type of the products.
-      trained: Paths of what learns.
+      trained: Paths of the trained parameters.
       lora: The low-rank updates; None if there are none.
       split: See `interface.Model`.
     """
@@ -47,14 +47,14 @@ class Form:
 
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of all parameters, by path."""
+        """The shapes of all parameters, by path."""
         return {path: x.shape for path, x in trees.flat(self.abstract).items()}
 
     def module(self, trained: Mapping[str, Array], frozen: Mapping[str, Array]) -> Any:
         """Returns the module of these parameters, in the type of the products."""
-        given = {**trained, **frozen}
+        values = {**trained, **frozen}
         leaves = {
-            path: given[path].astype(leaf.dtype)
+            path: values[path].astype(leaf.dtype)
             for path, leaf in trees.flat(self.abstract).items()
         }
         state = trees.fill(jax.tree.map(lambda x: x, self.abstract), leaves)
@@ -63,26 +63,26 @@ class Form:
 
 @dataclasses.dataclass(frozen=True)
 class Trainee:
-    """A model of which some parameters learn.
+    """A model in training.
 
     Attributes:
-      source: What it starts from.
-      form: Its module, and what learns.
+      source: The checkpoint or architecture that it starts from.
+      form: Its module, and the paths of its trained parameters.
     """
 
     source: Source
     form: Form
 
     @classmethod
-    def of(cls, source: Source, train: Any) -> "Trainee":
-        """Returns what a configuration asks for.
+    def of(cls, source: Source, train: Train) -> "Trainee":
+        """Returns the model of a configuration.
 
         Args:
-          source: What it starts from.
-          train: The `train` part of the configuration.
+          source: The checkpoint or architecture that it starts from.
+          train: Of the configuration.
 
         Raises:
-          AuditError: The pattern of low-rank updates fits no layer.
+          AuditError: As of `Lora.of`.
         """
         model, lora = source.model, None
         paths = trees.flat(model.abstract()[1])
@@ -94,30 +94,29 @@ class Trainee:
             return module if lora is None else lora.adapt(module)
 
         graphdef, abstract = nnx.split(nnx.eval_shape(make))
-        learns = _chooser(model, train, lora)
-        trained = frozenset(filter(learns, trees.flat(abstract)))
+        is_trained = _chooser(model, train, lora)
+        trained = frozenset(filter(is_trained, trees.flat(abstract)))
         return cls(source, Form(graphdef, abstract, trained, lora, model.split))
 
     @property
     def num_bytes(self) -> int:
-        """Bytes on devices: parameters, gradients, two moments."""
+        """Bytes on devices: parameters, gradients and two moments."""
         leaves, trained = trees.flat(self.form.abstract), self.form.trained
-        learn = sum(leaves[path].size for path in trained)
-        kept = sum(
+        frozen = sum(
             leaf.size * leaf.dtype.itemsize
             for path, leaf in leaves.items()
             if path not in trained
         )
-        return kept + 16 * learn
+        return frozen + 16 * sum(leaves[path].size for path in trained)
 
     def start(
         self, shardings: Callable[[str, tuple[int, ...]], Any], seed: int
     ) -> tuple[Leaves, Leaves]:
-        """Returns the first parameters, on their devices: what learns, and the rest.
+        """Returns the first trained and frozen parameters, on their devices.
 
         Args:
           shardings: Returns the sharding of a parameter by its path and shape.
-          seed: Of what is drawn.
+          seed: Of parameters that are drawn.
         """
         model, form = self.source.model, self.form
         lora = form.lora
@@ -131,7 +130,7 @@ class Trainee:
         if self.source.is_random:
             filled = _random(model, plain, shardings, seed)
         else:
-            assert model.fill is not None, "a model without tensors"
+            assert model.fill is not None  # A source that is not random has tensors.
             filled = trees.flat(model.fill(plain, shardings))
         leaves = {moved(path): value for path, value in filled.items()}
         if lora is not None:
@@ -141,37 +140,40 @@ class Trainee:
         return trained, leaves
 
     def plain(self, trained: Leaves, frozen: Leaves) -> nnx.State:
-        """Returns the state of the module without updates: they are added."""
+        """Returns the state of the plain module, low-rank updates added to kernels."""
         leaves = {**trained, **frozen}
         if self.form.lora is not None:
             leaves = self.form.lora.merged(leaves)
         return trees.fill(self.source.model.abstract()[1], leaves)
 
 
-def _chooser(model: Model, train: Any, lora: Lora | None) -> Callable[[str], bool]:
-    """Returns the test of a path that learns."""
+def _chooser(model: Model, train: Train, lora: Lora | None) -> Callable[[str], bool]:
+    """Returns the function that says whether the parameter of a path is trained."""
     if lora is not None:
         return lora.is_factor
-    kept: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
     if train.method == "projector":
-        kept = (*model.towers, _DECODER)
+        frozen = (*model.towers, _DECODER)
     elif train.tower == "frozen":
-        kept = model.towers
-    return lambda path: path.split("/")[0] not in kept
+        frozen = model.towers
+    return lambda path: path.split("/")[0] not in frozen
 
 
 def _random(
-    model: Model, abstract: nnx.State, shardings: Callable[..., Any], seed: int
+    model: Model,
+    abstract: nnx.State,
+    shardings: Callable[[str, tuple[int, ...]], Any],
+    seed: int,
 ) -> Leaves:
     """Draws parameters: kernels by their fan-in, embeddings with deviation 0.02.
 
-    What a fresh module has zeros for and is no bias, such as a class token, is drawn
-    like embeddings.
+    Other parameters that a new module makes zero, such as a class token, are drawn like
+    embeddings; biases stay zero.
     """
     state = nnx.state(model.make(nnx.Rngs(seed)))
     shapes, leaves = trees.flat(abstract), {}
     for place, (path, value) in enumerate(trees.flat(state).items()):
-        if not path.endswith(_NEUTRAL) and not np.asarray(value).any():
+        if not path.endswith("bias") and not np.asarray(value).any():
             rng = np.random.default_rng([seed, place])
             value = _DEVIATION * rng.standard_normal(value.shape, np.float32)
         leaf = shapes[path]

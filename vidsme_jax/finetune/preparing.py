@@ -1,4 +1,4 @@
-"""What is checked and decoded before the first step of a training."""
+"""Checks and decodes all that a training needs, before its first step."""
 
 import dataclasses
 import pathlib
@@ -24,12 +24,11 @@ class Prepared:
     """A training, checked.
 
     Attributes:
-      train: Of the configuration.
+      train: Of the configuration; batches hold no more clips than there are members.
       trainee: The model.
       rows: Of the corpus, laid out.
-      clips: Their frames.
-      devices: Where to train.
-      split: Whether the roles were dealt out here.
+      clips: Decodes their frames.
+      devices: Those that train.
     """
 
     train: Train
@@ -37,16 +36,19 @@ class Prepared:
     rows: list[Example]
     clips: Clips
     devices: Devices
-    split: bool
 
     @property
     def members(self) -> list[Example]:
-        """What is trained on."""
+        """The rows that are trained on."""
         return [row for row in self.rows if row.item.role == "members"]
 
 
 def prepare(config: ConfigDict, workdir: pathlib.Path) -> Prepared:
     """Checks everything before the first step, and decodes every clip once.
+
+    Args:
+      config: See `options.RULES`.
+      workdir: Receives the model.
 
     Raises:
       AuditError: Lists every problem.
@@ -75,8 +77,8 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Prepared:
     model, trainee, devices = source.model, None, None
     if source.checkpoint.adapter is not None and train.writes_adapter:
         problems.add(
-            f"checkpoint {source.name} is an adapter itself, and one of it would have "
-            "no base: set config.train.merged = true"
+            f"checkpoint {source.name} is an adapter itself, and an adapter of it "
+            "would have no base: set config.train.merged = true"
         )
     with problems.collected():
         trainee = Trainee.of(source, train)
@@ -86,7 +88,10 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Prepared:
             dtype=train.dtype,
         )
         if devices.num_processes > 1:
-            problems.add("training runs in one process, and JAX has several here")
+            problems.add(
+                f"training runs in one process, and JAX has {devices.num_processes} "
+                "here: start one process"
+            )
         if train.batch_size % devices.num_data:
             problems.add(
                 f"config.train.batch_size is {train.batch_size}; it must be a multiple "
@@ -100,20 +105,26 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Prepared:
     problems.add(*clips.look(found.items))
     problems.close()
     with problems.collected():
-        items = found.divided(train, clips.looked)
-        rows, wrong = examples.lay_out(items, model, clips.looked)
+        looked = clips.looked
+        prints = {key: clip.fingerprint for key, clip in looked.items()}
+        digests = {key: clip.content_hash for key, clip in looked.items()}
+        items = found.divided(train, prints, digests)
+        rows, wrong = examples.lay_out(items, model, looked)
         problems.add(*wrong)
     problems.close()
-    assert trainee is not None and devices is not None  # Or it was raised.
-    train = _filled(train, rows, devices.num_data)
-    return Prepared(train, trainee, rows, clips, devices, train.divides)
+    assert trainee is not None and devices is not None  # `problems.close` has raised.
+    train = _limited(train, rows, devices.num_data)
+    return Prepared(train, trainee, rows, clips, devices)
 
 
-def _filled(train: Train, rows: Sequence[Example], devices: int) -> Train:
+def _limited(train: Train, rows: Sequence[Example], devices: int) -> Train:
     """Returns the training with no more clips in a batch than there are members."""
     members = sum(row.item.role == "members" for row in rows)
     most = -(-members // devices) * devices
     if train.batch_size <= most:
         return train
-    logging.info("batches of %d: there are %d members", most, members)
+    logging.info(
+        "config.train.batch_size is %d; batches hold %d clips, as there are %d members",
+        *(train.batch_size, most, members),
+    )
     return dataclasses.replace(train, batch_size=most)

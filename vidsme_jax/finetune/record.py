@@ -1,25 +1,29 @@
-"""The record of a training, `training.json`, and what its state depends on."""
+"""The record of a training, `training.json`, and the identity of its state."""
 
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import math
 import pathlib
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from vidsme_jax import settings
+from vidsme_jax.finetune.examples import Clips, Example
 from vidsme_jax.finetune.options import RECORD
+from vidsme_jax.finetune.preparing import Prepared
 from vidsme_jax.store.files import write_atomically
 from vidsme_jax.wording import printable
 
 _PACKAGES = ("vidsme-jax", "jax", "flax", "optax", "numpy", "av")
 _SHOWN = 20  # Losses of groups in the summary; training.json has all.
-_NAME = 60  # Characters of a group's name there.
-# Keys on which the numbers of a training do not depend.
+_NAME = 60  # Characters of a group's name in the summary.
+# Keys on which a training's numbers do not depend.
 _NEUTRAL = ("workers", "compile_cache", "overwrite", "cache_mib", "model.dtype")
 _NEUTRAL += ("corpus.prepared_cache",)
 _NEUTRAL += (
@@ -33,12 +37,12 @@ _NEUTRAL += (
 
 @dataclasses.dataclass
 class Log:
-    """What a training continues from, apart from its state.
+    """Numbers of a training, saved with each state.
 
     Attributes:
       curve: The loss of every step, in nats a token.
-      losses: Of epochs, [epoch, {group: loss}].
-      seconds: That it took so far.
+      losses: Pairs [epoch, {role and group: loss}], in nats a token.
+      seconds: Training time so far.
     """
 
     curve: list[float] = dataclasses.field(default_factory=list)
@@ -47,12 +51,17 @@ class Log:
 
     @property
     def steps(self) -> int:
-        """Steps that were made and looked at."""
+        """Steps whose loss is known."""
         return len(self.curve)
 
 
-def depends(config: ConfigDict, prepared: Any) -> dict[str, Any]:
-    """Returns what the state of a training depends on, by name; JSON-ready."""
+def depends(config: ConfigDict, prepared: Prepared) -> dict[str, Any]:
+    """Returns what the state of a training depends on, by name; JSON-ready.
+
+    Args:
+      config: Of the training.
+      prepared: From `preparing.prepare` of the same configuration.
+    """
     flat = settings.flatten(config)
     form = prepared.trainee.form
     shapes = sorted((path, form.shapes[path]) for path in form.trained)
@@ -67,18 +76,18 @@ def depends(config: ConfigDict, prepared: Any) -> dict[str, Any]:
 
 
 def of(
-    config: ConfigDict, prepared: Any, log: Log, losses: dict[str, float]
+    config: ConfigDict, prepared: Prepared, log: Log, losses: dict[str, float]
 ) -> dict[str, Any]:
     """Returns the content of `training.json`.
 
     Args:
       config: Of the training.
-      prepared: See `preparing.Prepared`.
+      prepared: From `preparing.prepare` of the same configuration.
       log: Of its steps.
-      losses: At the end, by role and group.
+      losses: At the end, by role and group, in nats a token.
     """
     form, members = prepared.trainee.form, prepared.members
-    sizes = {path: _size(shape) for path, shape in form.shapes.items()}
+    sizes = {path: math.prod(shape) for path, shape in form.shapes.items()}
     return {
         "config": settings.flatten(config),
         "parameters": sum(sizes.values()),
@@ -103,7 +112,7 @@ def write(folder: pathlib.Path, record: dict[str, Any]) -> None:
     write_atomically(folder / RECORD, text.encode())
 
 
-def _fingerprint(members: Any, clips: Any) -> str:
+def _fingerprint(members: Sequence[Example], clips: Clips) -> str:
     """Returns a SHA-256 of id, content, question and answer of every member."""
     return _digest(
         [
@@ -119,8 +128,8 @@ def _fingerprint(members: Any, clips: Any) -> str:
     )
 
 
-def _tokens(members: Any) -> str:
-    """Returns a SHA-256 of the rows of every member as the model reads them."""
+def _tokens(members: Sequence[Example]) -> str:
+    """Returns a SHA-256 of every member's rows, as the model reads them."""
     digest = hashlib.sha256()
     for row in members:
         for values in row.rows:
@@ -132,19 +141,12 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for side in shape:
-        size *= side
-    return size
-
-
 def summary(record: dict[str, Any], workdir: pathlib.Path) -> str:
     """Returns the result in a few lines.
 
     Args:
       record: The content of `training.json`.
-      workdir: Where it is.
+      workdir: Its folder.
     """
     groups = list(record["losses"].items())
     losses = [f"{printable(name, _NAME)} {loss:.4f}" for name, loss in groups[:_SHOWN]]

@@ -1,4 +1,4 @@
-"""What training starts from: a checkpoint, or a `config.json` and a tokenizer."""
+"""Opens the model that training starts from: a checkpoint, or only its config."""
 
 import atexit
 import dataclasses
@@ -18,7 +18,7 @@ from vidsme_jax.models.interface import Model
 
 _PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
 _PREPROCESSING += ("video_preprocessor_config.json",)
-_TYPES = ("dtype", "torch_dtype")  # Replaced when the model is written.
+_TYPES = ("dtype", "torch_dtype")  # The model is written with its own.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Source:
     """A checkpoint or an architecture, checked.
 
     Attributes:
-      name: As asked for.
-      checkpoint: Its files, without tensors if parameters are random.
-      model: What it describes, in the type of the products.
+      name: Of the configuration.
+      checkpoint: Its files, without tensors if parameters are drawn.
+      model: The model that it describes, in the type of the products.
       is_random: Whether its parameters are drawn.
-      fingerprint: Of all that the model comes from; of one that is drawn, of its
-        config and its preprocessing.
+      fingerprint: Of all of its files; if parameters are drawn, of config and
+        preprocessing.
     """
 
     name: str
@@ -46,11 +46,11 @@ def open_source(
     *,
     dtype: str,
     is_random: bool,
-    allow_pickle: bool = False,
-    texts: Sequence[str] = (),
-    seed: int = 0,
+    allow_pickle: bool,
+    texts: Sequence[str],
+    seed: int,
 ) -> Source:
-    """Opens what training starts from.
+    """Opens the checkpoint or architecture that training starts from.
 
     Args:
       name: As for `models.inspect`; the weights of a "random:NAME" are drawn, in a
@@ -58,15 +58,18 @@ def open_source(
       dtype: Of the products.
       is_random: Whether parameters are drawn, not read.
       allow_pickle: Whether pickled weights may be read.
-      texts: That the tokenizer of a "random:NAME" is trained on.
-      seed: Of what is drawn.
+      texts: The tokenizer of a "random:NAME" is trained on them.
+      seed: Of the weights of a "random:NAME".
 
     Raises:
       AuditError: Lists every problem of config, tokenizer, preprocessing and tensors.
     """
     drawn = name.startswith(random.SCHEME)
     if is_random or drawn:
-        folder = _written(name, texts, seed) if drawn else _found(name)
+        if drawn:
+            folder = _written(name, texts, seed)
+        else:
+            folder = files.find(name, files.SMALL_FILES)
         config = files.read_config(name, folder)
         opened = files.Checkpoint(name, (folder,), config, {})
     else:
@@ -77,24 +80,20 @@ def open_source(
 
 
 def _fingerprint(checkpoint: files.Checkpoint) -> str:
-    """Returns a SHA-256 of config and preprocessing, without what only names a type."""
-    kept = [_typeless(checkpoint.config), *map(checkpoint.json, _PREPROCESSING)]
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    """Returns a SHA-256 of config and preprocessing, without keys of dtypes."""
+    parts = [_typeless(checkpoint.config), *map(checkpoint.json, _PREPROCESSING)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _typeless(value: Any) -> Any:
+    """Returns JSON without keys of dtypes."""
     if isinstance(value, dict):
         return {k: _typeless(x) for k, x in value.items() if k not in _TYPES}
     return [_typeless(x) for x in value] if isinstance(value, list) else value
 
 
-def _found(name: str) -> pathlib.Path:
-    """Returns the folder of an architecture, which may be one of the hub."""
-    return files.find(name, files.SMALL_FILES)
-
-
 def _written(name: str, texts: Sequence[str], seed: int) -> pathlib.Path:
-    """Writes a "random:NAME" with a tokenizer of its own to a temporary folder."""
+    """Writes a "random:NAME" to a temporary folder, its tokenizer trained on texts."""
     target = pathlib.Path(tempfile.mkdtemp(prefix="vidsme-finetune-"))
     atexit.register(shutil.rmtree, target, ignore_errors=True)
     words.write(target, name.removeprefix(random.SCHEME), texts, seed)

@@ -1,8 +1,8 @@
-"""Dividing a pool of clips into members and non-members, by chance and by source.
+"""Divides a pool of clips into members and non-members, by chance and by source.
 
 Five clips of one film are not five observations: a model that was trained on four of
-them has seen most of the fifth. So whole units are dealt out. A unit is what `source`
-names (a film, a channel, a recording), else a group of near-duplicates, else a file
+them has seen most of the fifth. So whole units are divided. A unit is all clips of one
+`source` (a film, a channel, a recording), else a group of near-duplicates, else a file
 with all its segments; units that share a near-duplicate or a file are one.
 """
 
@@ -23,13 +23,13 @@ from vidsme_jax.data.sources import is_address, some
 from vidsme_jax.finetune.options import MEMBERS, NONMEMBERS
 from vidsme_jax.store.files import write_atomically
 
-_LEAST = 2  # Clips a side: of one there is no comparison.
+_LEAST = 2  # Clips of each side, at least.
 _PAIRS = 20  # Named in a message.
-_EXACT = 2_000  # Clips that are dealt out at a time.
+_BLOCK = 2_000  # Clips that are divided at a time.
 
 
 def units(items: Iterable[Item], joined: Iterable[Collection[str]]) -> dict[str, int]:
-    """Returns the number of the unit of each clip; see the module.
+    """Returns the number of each clip's unit, by the clip's key.
 
     Args:
       items: Of the pool.
@@ -57,18 +57,18 @@ def divide(
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Divides a pool into members and non-members, so that no unit is in both.
 
-    Each unit is a member with the chance `share`, given that the number of member clips
-    is the nearest to `share` that whole units can give: small units are members as
-    often as large ones. Which are is a function of their names, `share` and `seed`, not
-    of the order of the rows nor, unless two units have one name, of where videos lie. A
-    unit's name is that of its sources or, without any, of its videos as the manifest
-    writes them.
+    Each unit is a member with the probability `share`, given that the number of member
+    clips is the nearest to `share` that whole units can give: small units are members
+    as often as large ones. The result is a function of the units' names, `share` and
+    `seed`, not of the order of the rows nor, unless two units have one name, of the
+    folders of videos. A unit's name is that of its sources or, without any, of its
+    videos as the manifest writes them.
 
     Args:
       items: The rows of the pool, in any role.
-      share: Of the clips, in (0, 1). Pools of more than 2,000 clips are dealt out by
-        2,000, whose numbers make up for one another.
-      seed: Of chance.
+      share: Of the clips, in (0, 1). Larger pools are divided in blocks of 2,000 clips,
+        each of which corrects the number of members of those before.
+      seed: Of the draws.
       joined: Groups of clips, by their keys, that belong together, such as those of
         `similar.groups`.
 
@@ -79,8 +79,6 @@ def divide(
     Raises:
       AuditError: There are fewer than two units, or a side has fewer than two clips.
     """
-    if not 0 < share < 1:
-        raise AuditError([f"the share of members is {share}; it must be in (0, 1)"])
     of_clip = units(items, joined)
     clips: dict[int, list[str]] = collections.defaultdict(list)
     for clip, unit in of_clip.items():
@@ -90,9 +88,9 @@ def divide(
         raise AuditError(
             [
                 f"the pool cannot be divided: its {total} clips are {len(clips)} "
-                "independent units, and members and non-members need one each at "
-                "least; a unit is one `source`, or clips that are near-duplicates, or "
-                "a file. Give clips of more sources"
+                "independent units, and members and non-members need at least one "
+                "each; a unit is one `source`, or clips that are near-duplicates, or a "
+                "file. Give clips of more sources"
             ]
         )
     drawn = {u: _drawn(seed, name) for u, name in _names(items, of_clip).items()}
@@ -105,10 +103,10 @@ def divide(
         raise AuditError(
             [
                 f"the pool cannot be divided: of its {total} clips in {len(order)} "
-                f"independent units (the largest has {max(sizes)}), a share of {share} "
-                f"gives {count} members and {total - count} non-members at the "
-                f"nearest, and each side needs {_LEAST} clips. Give more clips, of "
-                "more sources, or a share nearer to 0.5"
+                f"independent units (the largest has {max(sizes)}), the share {share} "
+                f"gives {count} members and {total - count} non-members, and each side "
+                f"needs {_LEAST} clips. Give more clips, of more sources, or a "
+                "config.train.member_share nearer to 0.5"
             ]
         )
     sides: tuple[list[Item], list[Item]] = [], []
@@ -121,25 +119,24 @@ def divide(
 def write_manifests(
     folder: pathlib.Path, members: Sequence[Item], nonmembers: Sequence[Item]
 ) -> str:
-    """Writes `members.jsonl` and `nonmembers.jsonl`, which an audit takes as they are.
+    """Writes `members.jsonl` and `nonmembers.jsonl`, the manifests of an audit.
 
     Ids, texts, segments, groups, sources and dates are kept. If all videos are in the
     folder, they have relative names, and folder and videos may be moved together.
     Otherwise they have absolute paths, and an audit needs `corpus.allow_outside`.
 
     Args:
-      folder: Made if need be. What a run that is killed leaves there is no pair of
-        manifests of two different splits.
+      folder: Made if need be. A run that is killed never leaves two manifests of
+        different splits there.
       members: At least one row.
       nonmembers: At least one row.
 
     Returns:
-      What `corpus.video_root` has to be in an audit of the two: the folder that holds
-      all videos, or "" where that is `folder`.
+      The `corpus.video_root` of an audit of the two: the folder that holds all videos,
+      or "" if that is `folder`.
 
     Raises:
-      AuditError: Clips are examples of a dataset or windows of a video, which no
-        manifest can name.
+      AuditError: Clips are examples of a dataset, which no manifest can name.
       OSError: A file cannot be written; names it.
     """
     items = [*members, *nonmembers]
@@ -150,19 +147,12 @@ def write_manifests(
                 "a manifest cannot name: write them as video files, and divide those"
             ]
         )
-    if found := [x.video for x in items if segments.without_window(x.clip) != x.clip]:
-        raise AuditError(
-            [
-                f"{len(found)} clips are windows of videos ({some(found)}), which a "
-                "manifest cannot name: take whole videos, corpus.windows = 1"
-            ]
-        )
     folder.mkdir(parents=True, exist_ok=True)
     home = os.path.join(links.real(str(folder)), "")
     paths = [segments.divided(item.clip)[0] for item in items]
     inside = all(path.startswith(home) for path in paths)
     start = home if inside else ""
-    # Members without non-members are refused; members of another split were not.
+    # An audit refuses members without non-members, but not those of another split.
     (folder / MEMBERS).unlink(missing_ok=True)
     for name, rows in ((NONMEMBERS, nonmembers), (MEMBERS, members)):
         lines = (json.dumps(_row(item, start)) + "\n" for item in rows)
@@ -175,15 +165,15 @@ def write_manifests(
 def overlaps(
     items: Iterable[Item], pairs: Iterable[tuple[str, str, float]]
 ) -> list[str]:
-    """Lists why members and non-members are not apart; [] if they are.
+    """Returns the problems of clips in two roles; [] if the roles are disjoint.
 
     Args:
-      items: Under their roles.
+      items: In their roles.
       pairs: Near-duplicates by the keys of their clips, as of `similar.pairs`.
 
     Returns:
       One problem a kind: the same file or bytes in two roles (see `conflicts`), and
-      near-duplicates. Each names 20 pairs at most, and the number of the others.
+      near-duplicates. Each names at most 20 pairs, and the number of the others.
     """
     items = list(items)
     digests = conflicts.digests_of(items)
@@ -191,7 +181,7 @@ def overlaps(
         items,
         digests,
         allowed=False,
-        remedy="Remove one: what a model was trained on is no non-member",
+        remedy="Remove one: a video that a model was trained on is no non-member",
     )
     by_clip: dict[str, dict[str, Item]] = collections.defaultdict(dict)
     for item in items:
@@ -219,13 +209,13 @@ def overlaps(
 
 
 def _content(clip: str, digests: Mapping[str, str]) -> tuple[object, ...]:
-    """Returns what is equal for clips that `conflicts` finds to be the same."""
+    """Returns a key that is equal for clips with the same bytes and segment."""
     file, part = segments.divided(clip)
     return digests.get(file, file), part
 
 
 def _names(items: Iterable[Item], of_clip: Mapping[str, int]) -> dict[int, list[str]]:
-    """Returns what each unit is called: its sources or, without any, its videos."""
+    """Returns the name of each unit: its sources or, without any, its videos."""
     sources: dict[int, set[str]] = collections.defaultdict(set)
     videos: dict[int, set[str]] = collections.defaultdict(set)
     for item in items:
@@ -233,34 +223,34 @@ def _names(items: Iterable[Item], of_clip: Mapping[str, int]) -> dict[int, list[
         videos[unit].add(item.video)
         if item.source:
             sources[unit].add(item.source)
-    return {unit: sorted(sources.get(unit) or its) for unit, its in videos.items()}
+    return {unit: sorted(sources.get(unit) or videos[unit]) for unit in videos}
 
 
 def _drawn(seed: int, name: Sequence[str]) -> tuple[int, float]:
-    """Returns a unit's place in the order of chance, and a number in [0, 1)."""
+    """Returns a unit's key in the random order, and a number in [0, 1)."""
     text = json.dumps([seed, *name])
     digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:8]), int.from_bytes(digest[8:14]) / 2**48
 
 
 def _chosen(sizes: Sequence[int], draws: Sequence[float], share: float) -> list[int]:
-    """Returns which units are members; see `divide`.
+    """Returns the units that are members; see `divide`.
 
     Args:
-      sizes: Of the units, in the order of chance.
+      sizes: Of the units, in the random order.
       draws: One for each, in [0, 1).
       share: Of the clips.
     """
     taken: list[int] = []
     total = count = 0
     for block in _blocks(sizes):
-        its = [sizes[unit] for unit in block]
-        total += sum(its)
-        chances = _chances(its, share, math.floor(2 * (share * total - count)))
+        counts = [sizes[unit] for unit in block]
+        total += sum(counts)
+        chances = _chances(counts, share, math.floor(2 * (share * total - count)))
         sums = np.flatnonzero(chances[0])
         left = int(sums[np.argmin(np.abs(sums + count - share * total))])
         count += left
-        for k, (unit, size) in enumerate(zip(block, its, strict=True)):
+        for k, (unit, size) in enumerate(zip(block, counts, strict=True)):
             other = chances[k + 1, left - size] if size <= left else 0.0
             if draws[unit] * chances[k, left] < share * other:
                 taken.append(unit)
@@ -269,30 +259,30 @@ def _chosen(sizes: Sequence[int], draws: Sequence[float], share: float) -> list[
 
 
 def _blocks(sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Yields units that are dealt out together; those that are large come first.
+    """Yields units that are divided together; units above 2,000 clips come first.
 
-    The last block is full, so that it can make up for what the others lack.
+    The last block is full, so that it can correct the number of members.
     """
     found: list[list[int]] = [[]]
-    room = _EXACT
+    room = _BLOCK
     for unit in reversed(range(len(sizes))):
-        if sizes[unit] > _EXACT:
+        if sizes[unit] > _BLOCK:
             continue
         if sizes[unit] > room:
             found.append([])
-            room = _EXACT
+            room = _BLOCK
         found[-1].append(unit)
         room -= sizes[unit]
-    yield from ([unit] for unit, size in enumerate(sizes) if size > _EXACT)
+    yield from ([unit] for unit, size in enumerate(sizes) if size > _BLOCK)
     yield from filter(None, reversed(found))
 
 
 def _chances(
     sizes: Sequence[int], share: float, most: int
 ) -> Float64[np.ndarray, "units_and_one sums"]:
-    """Returns the chance of each sum of the sizes from each unit on, up to `most`.
+    """Returns, from each unit on, the probability of each sum of sizes up to `most`.
 
-    Where each unit is taken with the chance `share`.
+    Each unit is taken with the probability `share`.
     """
     most = max(0, min(most, sum(sizes)))
     found = np.zeros((len(sizes) + 1, most + 1))
@@ -308,8 +298,8 @@ def _row(item: Item, start: str) -> dict[str, object]:
     """Returns a row of a manifest.
 
     Args:
-      item: Of a file.
-      start: What is left out in front of its path.
+      item: Of a video file.
+      start: Removed from the front of its path.
     """
     path, part = segments.divided(item.clip)
     name = path.removeprefix(start)

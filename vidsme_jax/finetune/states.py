@@ -1,4 +1,4 @@
-"""The states from which a training continues: kept by orbax, the newest alone."""
+"""Saves and restores the newest state of a training, with orbax."""
 
 import json
 import pathlib
@@ -20,18 +20,18 @@ _WRONG = (OSError, ValueError, RuntimeError)  # What orbax and tensorstore raise
 
 
 class States:
-    """A folder of states of one training."""
+    """The folder of one training's states."""
 
     def __init__(self, folder: pathlib.Path, run: dict[str, Any], *, restart: bool):
         """Opens the folder, or makes it.
 
         Args:
           folder: Made if need be.
-          run: What a state depends on, by name; JSON-ready.
+          run: What a state depends on, from `record.depends`.
           restart: Whether states of another training are deleted.
 
         Raises:
-          AuditError: The folder has states of another training; lists what differs.
+          AuditError: The folder has states of another training; lists the differences.
         """
         self._folder = folder
         run = json.loads(json.dumps(run))
@@ -57,15 +57,16 @@ class States:
         return self._manager.latest_step()
 
     def save(self, step: int, state: State, record: dict[str, Any]) -> None:
-        """Keeps a state in place of the one before.
+        """Saves a state and deletes the previous one.
 
         Args:
-          step: Of it.
-          state: As on one device, or split over several.
-          record: What else the training goes on from; JSON-ready.
+          step: Steps made so far.
+          state: Without copies for devices; see `Programs.gathered`.
+          record: A `record.Log` as a dictionary; JSON-ready.
 
         Raises:
-          OSError: It cannot be written, such as to a full disk; the one before is kept.
+          OSError: It cannot be written, such as to a full disk; the previous state is
+            kept.
         """
         if self.latest == step:
             return
@@ -83,7 +84,7 @@ class States:
         """Returns the newest state and its record.
 
         Args:
-          like: A state whose shapes and devices it has.
+          like: A state with the same shapes and shardings.
 
         Raises:
           AuditError: It cannot be read, or has other shapes.
@@ -108,19 +109,19 @@ class States:
         return State(**found["state"]), self._checked(found["record"])
 
     def _checked(self, record: Any) -> dict[str, Any]:
-        """Returns the record of the newest state if it is one."""
+        """Returns the newest state's record; raises an `AuditError` if it is none."""
         curve = record.get("curve") if isinstance(record, dict) else None
         if not isinstance(curve, list) or len(curve) != self.latest:
             raise AuditError(
                 [
-                    f"the state in {self._folder} is damaged: its record is not of "
-                    f"{self.latest} steps; delete the folder to start again"
+                    f"the state in {self._folder} is damaged: its record has not the "
+                    f"losses of {self.latest} steps; delete the folder to start again"
                 ]
             )
         return record
 
     def close(self, *, done: bool) -> None:
-        """Ends the use of the folder; of a training that is done it is deleted."""
+        """Closes the folder, and deletes it if the training is done."""
         with terminal.quiet():
             self._manager.close()
         if done:
@@ -128,10 +129,7 @@ class States:
 
 
 def _read(folder: pathlib.Path) -> dict[str, Any] | None:
-    """Returns what the states of a folder depend on; None if it holds nothing.
-
-    Empty if that cannot be read.
-    """
+    """Returns the content of `run.json`, {} if unreadable; None for an empty folder."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     try:
@@ -144,11 +142,11 @@ def _read(folder: pathlib.Path) -> dict[str, Any] | None:
 def _differences(
     folder: pathlib.Path, found: dict[str, Any], run: dict[str, Any]
 ) -> list[str]:
-    """Returns what of a run is not as it was when the states were kept."""
+    """Returns the differences of a run from that of the saved states."""
     if not found:
         return [
-            f"{folder}: {_RUN}, which says what its state is of, is not there or "
-            "cannot be read: --config.overwrite=true starts again"
+            f"{folder}: {_RUN}, which identifies the training of the state, is missing "
+            "or cannot be read: --config.overwrite=true starts again"
         ]
     lines = []
     for key in sorted({*found, *run}):

@@ -1,9 +1,9 @@
-"""The programs of training, on one device or many: gradients, updates, losses.
+"""The compiled programs of training, on one device or many.
 
 In mode "pmap" each device holds all parameters and a share of the clips; gradients are
 summed over devices, and every device makes the same update. In mode "mesh" parameters
-and moments are split as the model says (`parallel`). On one device both are the same
-program.
+and moments are split by the model's rules (`parallel`). On one device both modes are
+the same program.
 """
 
 import functools
@@ -27,17 +27,17 @@ from vidsme_jax.parallel import Devices
 _AXIS = "data"
 _COMPILED = ("learning_rate", "warmup_steps", "weight_decay", "clip_norm")
 _COMPILED += ("rematerialise",)
-_END = 0.1  # Of the learning rate, at the last step.
+_END = 0.1  # Last learning rate, as a share of the highest.
 
 
 class State(NamedTuple):
-    """What a step changes.
+    """The arrays that a step changes.
 
     Attributes:
-      trained: Parameters that learn, float32, by path.
-      moments: The optimizer's.
-      step: Steps that were made.
-      good: False once a loss or a gradient was not finite; nothing changes then.
+      trained: Trained parameters, float32, by path.
+      moments: The optimizer's state.
+      step: Steps made so far.
+      good: False once a loss or a gradient was not finite; then steps change nothing.
     """
 
     trained: Leaves
@@ -47,11 +47,16 @@ class State(NamedTuple):
 
 
 def make_schedule(train: Train, steps: int) -> optax.Schedule:
-    """Returns the learning rates: they warm up, then fall as a cosine to a tenth.
+    """Returns the learning rates: a linear warm-up, then a cosine down to a tenth.
 
     Args:
       train: Of the configuration.
       steps: Of the whole training.
+
+    Example:
+      >>> rate = make_schedule(Train(learning_rate=1e-3, warmup_steps=10), 100)
+      >>> [round(float(rate(step)), 6) for step in (0, 5, 10, 55, 100)]
+      [0.0, 0.0005, 0.001, 0.00055, 0.0001]
     """
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
@@ -83,10 +88,10 @@ def make_optimizer(train: Train, steps: int) -> optax.GradientTransformation:
 class Programs:
     """The compiled programs of one training.
 
-    Parameters and gradients lie as `spread` returns them.
+    States, parameters and gradients are laid out on devices as by `spread`.
 
     Attributes:
-      form: Of the model.
+      form: The module without values.
     """
 
     def __init__(
@@ -97,12 +102,12 @@ class Programs:
         *,
         remat: bool = False,
     ):
-        """Compiles nothing yet.
+        """Defines the programs; compiles nothing yet.
 
         Args:
-          form: Of the model.
+          form: The module without values.
           optimizer: From `make_optimizer`.
-          devices: Where to train.
+          devices: Those that train.
           remat: See `models.gradients.wanted`.
         """
         self.form, self._devices, self._optimizer = form, devices, optimizer
@@ -122,7 +127,7 @@ class Programs:
                 return weight * jnp.sum(nll)
 
             value, found = jax.value_and_grad(loss)(trained)
-            found = self._kept_apart(found)
+            found = self._constrained(found)
             if axis is not None:
                 value, found = jax.lax.psum((value, found), axis)
             if total is None:
@@ -141,7 +146,7 @@ class Programs:
             new = State(trained, moments, state.step + 1, good)
             # Not `lax.cond`, whose program for a GPU holds the state several times.
             kept = jax.tree.map(lambda x, old: jnp.where(good, x, old), new, state)
-            return self._kept_apart(kept._replace(good=good)), (loss, norm, good)
+            return self._constrained(kept._replace(good=good)), (loss, norm, good)
 
         def losses(
             trained: Leaves, frozen: Leaves, batch: Batch
@@ -154,27 +159,27 @@ class Programs:
         self._losses = self._compiled(losses, (0, 0, 0))
 
     def start(self, trained: Leaves) -> State:
-        """Returns the state before the first step."""
+        """Returns the state before the first step, without copies for devices."""
         return jax.jit(self._begin)(trained)
 
     def lower(self, trained: Leaves, frozen: Leaves, batch: Batch) -> tuple[Any, Any]:
-        """Returns the programs of gradients and of an update, to be compiled.
+        """Returns the lowered programs of gradients and of an update.
 
-        The devices need not be here: what is given has shapes and no values.
+        The devices need not exist here, as arguments have shapes and no values.
 
         Args:
-          trained: Shapes of the parameters that learn, with their shardings.
-          frozen: Of the others.
-          batch: Of the batch.
+          trained: Shapes and shardings of trained parameters, by path.
+          frozen: Those of frozen parameters.
+          batch: Those of a batch.
         """
         weight = jax.ShapeDtypeStruct((), jnp.float32)
         with jax.set_mesh(self._devices.mesh):
-            state = self._lying(jax.eval_shape(self._begin, trained))
+            state = self._shapes(jax.eval_shape(self._begin, trained))
             found = self._gradients.lower(trained, frozen, batch, weight, None)
-            return found, self._update.lower(state, self._lying(found.out_info))
+            return found, self._update.lower(state, self._shapes(found.out_info))
 
     def spread(self, tree: Any) -> Any:
-        """Copies to each device what "pmap" has a copy of; else returns it as it is."""
+        """Copies a tree to every device in mode "pmap"; else returns it unchanged."""
         if not self._copies:
             return tree
         count = self._devices.num_data
@@ -189,15 +194,15 @@ class Programs:
     def gradients(
         self, state: State, frozen: Leaves, batch: Batch, weight: float, total: Any
     ) -> tuple[Leaves, Float[Array, "*copies"]]:
-        """Returns gradients and loss, summed with those of earlier batches of a step.
+        """Returns gradients and loss, summed over the batches of a step so far.
 
         Args:
           state: Of the training.
-          frozen: Parameters that do not learn.
-          batch: Of this process, on the host.
-          weight: Of a token: one over those of the step.
-          total: What an earlier batch of the step gave, which is used up; None of the
-            first one.
+          frozen: Frozen parameters.
+          batch: On the host.
+          weight: Of a token: one over the tokens of the step.
+          total: Result of the step's previous batch, which is donated; None for the
+            first.
         """
         trained = state.trained
         placed = self._placed(batch)
@@ -206,7 +211,9 @@ class Programs:
     def update(self, state: State, total: Any) -> tuple[State, Array, Array, Array]:
         """Returns the next state, the loss, the gradient's norm, whether all is finite.
 
-        The state is used up.
+        Args:
+          state: Before the step; is donated.
+          total: Result of `gradients` of the step's last batch.
         """
         state, outcome = self._update(state, total)
         return state, *self.gathered(outcome)
@@ -214,22 +221,22 @@ class Programs:
     def losses(
         self, state: State, frozen: Leaves, batch: Batch
     ) -> tuple[Float[np.ndarray, " clips"], Float[np.ndarray, " clips"]]:
-        """Returns what `loss.answer_nll` does."""
+        """Returns the result of `loss.answer_nll` for a batch."""
         found = self._losses(state.trained, frozen, self._placed(batch))
         nll, tokens = (np.asarray(x).reshape(-1) for x in found)
         return nll, tokens
 
     def _begin(self, trained: Leaves) -> State:
-        moments = self._kept_apart(self._optimizer.init(trained))
+        moments = self._constrained(self._optimizer.init(trained))
         return State(trained, moments, jnp.int32(0), jnp.bool_(True))
 
     def _where(self, path: tuple[Any, ...]) -> NamedSharding:
-        """Returns the sharding of an array that belongs to a parameter, or to none."""
+        """Returns the sharding of an array's parameter; without one, it is whole."""
         whole = NamedSharding(self._devices.mesh, PartitionSpec())
         name = str(getattr(path[-1], "key", "")) if path else ""
         return self._shardings.get(name, whole)
 
-    def _kept_apart(self, tree: Any) -> Any:
+    def _constrained(self, tree: Any) -> Any:
         """Constrains the shardings of arrays that belong to parameters."""
         if self._copies or self._devices.mesh.size == 1:
             return tree
@@ -239,8 +246,8 @@ class Programs:
 
         return jax.tree_util.tree_map_with_path(placed, tree)
 
-    def _lying(self, tree: Any) -> Any:
-        """Returns the shapes and shardings of a tree."""
+    def _shapes(self, tree: Any) -> Any:
+        """Returns the shapes and shardings of a tree's arrays."""
 
         def shaped(path: tuple[Any, ...], x: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._where(path))
@@ -265,9 +272,9 @@ class Programs:
         """Compiles a function for the devices.
 
         Args:
-          function: Of arguments of which `axes` says what "pmap" splits.
-          axes: 0, or None for what is the same everywhere.
-          donate: Arguments that are used up.
+          function: Of arrays and trees of them.
+          axes: For each argument the axis that "pmap" splits, or None.
+          donate: Places of the arguments that are donated.
         """
         devices = self._devices
         if self._copies:
@@ -287,7 +294,7 @@ class Programs:
 
 
 class _OnMesh:
-    """A compiled function whose program knows the mesh that it runs on."""
+    """Calls a compiled function in the context of its mesh."""
 
     def __init__(self, compiled: Any, mesh: Mesh):
         self._compiled, self._mesh = compiled, mesh
@@ -302,10 +309,17 @@ class _OnMesh:
 
 
 def programs(form: Form, train: Train, steps: int, devices: Devices) -> Programs:
-    """Returns the programs of a training; equal ones are compiled once."""
-    # What else the configuration says, such as the seed, is in no program.
-    kept = {name: getattr(train, name) for name in _COMPILED}
-    return _programs(form, Train(**kept), steps, devices)
+    """Returns the programs of a training; equal ones are compiled once.
+
+    Args:
+      form: The module without values.
+      train: Of the configuration.
+      steps: Of the whole training.
+      devices: Those that train.
+    """
+    # Other keys, such as the seed, change no program.
+    compiled = {name: getattr(train, name) for name in _COMPILED}
+    return _programs(form, Train(**compiled), steps, devices)
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,4 +1,4 @@
-"""The training of a model whose members are known: train, measure, write."""
+"""Trains a model with known members: steps, evaluations, states, export."""
 
 import collections
 import dataclasses
@@ -37,30 +37,30 @@ from vidsme_jax.run import memory
 from vidsme_jax.run.stopping import Stop
 from vidsme_jax.store import files, lock
 
-_LAG = 2  # Steps that are in flight before the loss of one is looked at.
+_LAG = 2  # Steps in flight before the loss of the first is read.
 
 
 def run(
     config: ConfigDict, workdir: pathlib.Path, stop: Stop | None = None
 ) -> dict[str, Any]:
-    """Trains, measures and writes the model; continues what was stopped.
+    """Trains, evaluates and writes the model; resumes a stopped training.
 
     Args:
       config: See `options.RULES`.
       workdir: Receives the checkpoint or the adapter, and `training.json`; made if need
         be.
-      stop: Looked at between steps; a state is kept then.
+      stop: Checked between steps; if it is set, the state is saved.
 
     Returns:
       The content of `training.json`. Its losses are means over rows of the mean of an
-      answer's tokens, in nats a token, of the products' type (`train.dtype`).
+      answer's tokens, in nats a token, with products in `train.dtype`.
 
     Raises:
-      AuditError: Lists all that is wrong with configuration, corpus and checkpoint; or
-        the loss or a gradient is no longer finite, the device fails, or another
-        process is writing to the folder.
+      AuditError: Lists the problems of configuration, corpus and checkpoint; or the
+        loss or a gradient is no longer finite, the device fails, or another process is
+        writing to the folder.
       OSError: The folder cannot be written; names the file.
-      KeyboardInterrupt: It was asked to stop; the state is kept.
+      KeyboardInterrupt: `stop` was set; the state is saved.
     """
     training = _Training(
         preparing.prepare(config, workdir), config, workdir, stop or Stop()
@@ -82,14 +82,14 @@ def run(
         raise AuditError([cause]) from error
 
 
-def _lasting(name: str) -> str:
-    """Returns where an adapter finds its base, from any directory."""
+def _absolute(name: str) -> str:
+    """Returns the absolute path of a base that is a folder, else its hub id."""
     path = pathlib.Path(name).expanduser()
     return str(path.absolute()) if path.is_dir() else name
 
 
 class _Training:
-    """One training, from its first state, or its last one, to the files."""
+    """One training, from its first or last state to its files."""
 
     def __init__(
         self, prepared: Prepared, config: ConfigDict, workdir: pathlib.Path, stop: Stop
@@ -108,27 +108,28 @@ class _Training:
         self._log = record.Log()
 
     def _check(self) -> None:
-        """Looks whether the steps suffice for what is asked."""
+        """Checks that the steps suffice for snapshots, and warns of a long warm-up."""
         train = self._train
         epochs = self._total // self._per_epoch
         if late := [epoch for epoch in train.snapshots if epoch > epochs]:
             raise AuditError(
                 [
-                    f"config.train.snapshots is {train.snapshots!r}, and "
-                    f"{self._total} steps end before epoch {late[0]}, of "
-                    f"{self._per_epoch} each: raise config.train.max_steps"
+                    f"config.train.snapshots is {train.snapshots!r}, and the training "
+                    f"ends after {self._total} steps, before epoch {late[0]} (an epoch "
+                    f"has {self._per_epoch}): raise config.train.max_steps"
                 ]
             )
         if train.warmup_steps >= self._total:
             rate = steps.make_schedule(train, self._total)(self._total - 1)
             logging.warning(
                 "config.train.warmup_steps is %d and the training has %d steps: its "
-                "learning rate ends at %.3g, config.train.learning_rate is %.3g",
+                "learning rate ends at %.3g, config.train.learning_rate is %.3g; lower "
+                "config.train.warmup_steps",
                 *(train.warmup_steps, self._total, rate, train.learning_rate),
             )
 
     def run(self) -> dict[str, Any]:
-        """Trains, measures and writes."""
+        """Trains, evaluates and writes the model; returns the record."""
         prepared, workdir = self._all, self._workdir
         states = States(
             workdir / options.STATE,
@@ -140,11 +141,11 @@ class _Training:
                 shutil.rmtree(path)
         for path in options.snapshots_in(workdir):
             files.sweep(path)
-        if prepared.split:
+        if prepared.train.divides:
             items = [row.item for row in prepared.rows]
             if root := pool.write_manifests(workdir, items):
                 logging.info(
-                    "members.jsonl and nonmembers.jsonl name videos outside of %s: an "
+                    "members.jsonl and nonmembers.jsonl name videos outside %s: an "
                     "audit of them needs --config.corpus.video_root=%s",
                     *(workdir, root),
                 )
@@ -161,25 +162,26 @@ class _Training:
         return found
 
     def _begin(self, states: States) -> tuple[State, Leaves]:
-        """Returns the state that training goes on from, and what does not learn."""
+        """Returns the first or the saved state, and the frozen parameters."""
         prepared, programs = self._all, self._programs
         trainee, devices = prepared.trainee, prepared.devices
         where = devices.shardings(trainee.form.split)
         trained, frozen = trainee.start(where, self._train.seed)
         state = programs.start(trained)
         if states.latest is not None:
-            state, kept = states.restore(state)
-            self._log = record.Log(**kept)
+            state, saved = states.restore(state)
+            self._log = record.Log(**saved)
         return programs.spread(state), programs.spread(frozen)
 
     def _learn(self, state: State, frozen: Leaves, states: States) -> State:
-        """Makes the steps that are left."""
+        """Makes the remaining steps; returns the last state, which is saved."""
         train, log, programs = self._train, self._log, self._programs
         reporter = Reporter(self._all, self._total, self._per_epoch, log.steps)
         started = time.monotonic()
         flying: collections.deque[tuple[Sequence[Cut], Any]] = collections.deque()
 
         def settle(most: int) -> None:
+            """Reads the losses of all but the last `most` steps in flight."""
             while len(flying) > most:
                 cuts, (loss, norm, good) = flying.popleft()
                 if not bool(good):
@@ -187,11 +189,11 @@ class _Training:
                 log.curve.append(round(float(loss), 6))
                 reporter.step(cuts, log.curve[-1])
 
-        def keep() -> None:
+        def save() -> None:
             settle(0)
-            kept = dataclasses.asdict(log)
-            kept["seconds"] += time.monotonic() - started
-            states.save(log.steps, programs.gathered(state), kept)
+            saved = dataclasses.asdict(log)
+            saved["seconds"] += time.monotonic() - started
+            states.save(log.steps, programs.gathered(state), saved)
 
         try:
             with reporter:
@@ -211,10 +213,10 @@ class _Training:
                         if self._epoch_ends(made // self._per_epoch, state, frozen):
                             break
                     if train.checkpoint_every and made % train.checkpoint_every == 0:
-                        keep()
-                keep()  # Measuring and writing may be stopped, too.
+                        save()
+                save()  # The evaluation and the export may be interrupted, too.
         except KeyboardInterrupt:
-            keep()
+            save()
             raise
         except AuditError as error:
             # Steps after one that is not finite change nothing; those before it, or
@@ -225,14 +227,14 @@ class _Training:
                     log.curve.append(round(float(loss), 6))
             state = state._replace(good=programs.spread(np.bool_(True)))
             try:
-                keep()
+                save()
             except OSError as full:
                 raise AuditError([*error.problems, str(full)]) from error
             raise
         return state
 
     def _epoch_ends(self, epoch: int, state: State, frozen: Leaves) -> bool:
-        """Measures and writes what an epoch wants; returns whether it is the last."""
+        """Evaluates and writes a snapshot if due; returns whether training ends."""
         train, log = self._train, self._log
         if train.evaluate_every and epoch % train.evaluate_every == 0:
             log.losses.append([epoch, self._measure(state, frozen)])
@@ -241,45 +243,44 @@ class _Training:
         return self._is_reached()
 
     def _is_reached(self) -> bool:
-        """Returns whether the last epoch is whole, and its loss below the target."""
-        its = self._log.curve[-self._per_epoch :]
-        if not its or self._log.steps % self._per_epoch:
+        """Returns whether the last epoch is complete and its loss below the target."""
+        losses = self._log.curve[-self._per_epoch :]
+        if not losses or self._log.steps % self._per_epoch:
             return False
-        return math.fsum(its) / len(its) < self._train.target_loss
+        return math.fsum(losses) / len(losses) < self._train.target_loss
 
     def _diverged(self, cuts: Sequence[Cut], loss: float, norm: float) -> str:
-        """Returns what to say of a step that is not finite."""
+        """Returns the message for a step whose loss or gradient is not finite."""
         names = [x.item.video for cut in cuts for x in cut.examples]
-        shown = ", ".join(names[:8]) + (
-            f" and {len(names) - 8} more" * (len(names) > 8)
-        )
-        what = f"the loss is {loss}"
+        rest = f" and {len(names) - 8} more" * (len(names) > 8)
+        shown = ", ".join(names[:8]) + rest
+        problem = f"the loss is {loss}"
         if math.isfinite(loss):
-            what = f"the loss is {loss:.4f} and the norm of its gradient {norm}"
+            problem = f"the loss is {loss:.4f} and the norm of its gradient {norm}"
         rate = "config.train.learning_rate"
         if self._train.method == "lora":
             rate += " or config.train.alpha"
         return (
-            f"{what} at step {self._log.steps + 1}, of the clips {shown}: the state "
-            f"before it is in {self._workdir / options.STATE}; lower {rate}, with "
-            "--config.overwrite=true or another --workdir, or look at these clips"
+            f"{problem} at step {self._log.steps + 1}, of the clips {shown}; the state "
+            f"before it is in {self._workdir / options.STATE}. Lower {rate}, with "
+            "--config.overwrite=true or another --workdir, or check these clips"
         )
 
     def _epoch(self, epoch: int) -> list[list[int]]:
-        """Returns the batches of an epoch, a function of the seed and its number."""
+        """Returns the batches of an epoch, a function of train.seed and its number."""
         rng = np.random.default_rng([self._train.seed, epoch])
         return examples.batches_of(self._members, self._train.batch_size, rng)
 
     def _steps(self, done: int) -> Iterator[tuple[Cut, ...]]:
-        """Yields the batches of every step that is left."""
+        """Yields the batches of each remaining step."""
         accumulate = self._train.accumulate
-        if self._is_reached():  # Before it was stopped.
+        if self._is_reached():  # By an earlier run.
             return
         while done < self._total and not self._stop.asked:
-            epoch, begun = divmod(done, self._per_epoch)
+            epoch, start = divmod(done, self._per_epoch)
             plan = self._epoch(epoch)
             until = min(self._total - epoch * self._per_epoch, self._per_epoch)
-            plan = plan[begun * accumulate : until * accumulate]
+            plan = plan[start * accumulate : until * accumulate]
             cuts = examples.cut(
                 self._members,
                 plan,
@@ -287,8 +288,8 @@ class _Training:
                 self._all.trainee.source.model,
                 self._train.batch_size,
             )
-            while its := tuple(itertools.islice(cuts, accumulate)):
-                yield its
+            while step := tuple(itertools.islice(cuts, accumulate)):
+                yield step
                 done += 1
                 if self._stop.asked:
                     return
@@ -302,12 +303,12 @@ class _Training:
         for cut in examples.cut(rows, plan, self._all.clips, model, size):
             nll, tokens = self._programs.losses(state, frozen, cut.batch)
             for k, example in enumerate(cut.examples):
-                its = f"{example.item.role} {example.item.group}".strip()
-                groups[its].append(float(nll[k] / tokens[k]))
+                group = f"{example.item.role} {example.item.group}".strip()
+                groups[group].append(float(nll[k] / tokens[k]))
         return {name: round(float(np.mean(groups[name])), 5) for name in sorted(groups)}
 
     def _finish(self, state: State, frozen: Leaves) -> dict[str, Any]:
-        """Writes the model, and returns the record, which is written last."""
+        """Writes the model, then the record; returns the record."""
         log = self._log
         losses = self._measure(state, frozen)
         found = record.of(self._config, self._all, log, losses)
@@ -318,14 +319,14 @@ class _Training:
                 "snapshots of %s",
                 *(epochs, ", ".join(map(str, late))),
             )
-        # Weights without a record are of a training that is not done.
+        # Weights without a record mark a training that is not finished.
         (self._workdir / options.RECORD).unlink(missing_ok=True)
         self._write(self._workdir, state, frozen)
         record.write(self._workdir, found)
         return found
 
     def _write(self, folder: pathlib.Path, state: State, frozen: Leaves) -> None:
-        """Writes the model as it is now, whole or as an adapter."""
+        """Writes the current model, whole or as an adapter."""
         trainee, train = self._all.trainee, self._train
         source, lora = trainee.source, trainee.form.lora
         trained = self._programs.gathered(state.trained)
@@ -339,7 +340,7 @@ class _Training:
                 rank=train.rank,
                 alpha=train.alpha,
                 rslora=train.rslora,
-                base=_lasting(source.name),
+                base=_absolute(source.name),
             )
             return
         plain = trainee.plain(trained, self._programs.gathered(frozen))

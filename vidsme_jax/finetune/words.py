@@ -1,10 +1,10 @@
-"""A tokenizer for texts of anybody, on tiny models of random weights.
+"""Trains tokenizers on any texts, for tiny models of random weights.
 
-The tokenizer of `random:` checkpoints knows the words of the demo's captions alone
+The tokenizer of `random:` checkpoints knows only the words of the demo's captions
 (`demo.drawing`). This one is trained on the texts of a manifest: byte-level BPE as
-GPT-2's [1], whose first 256 tokens are the bytes, so that it has tokens for every text
-in UTF-8, and gives it back. What the demo's tokenizer puts around texts, its special
-tokens and their numbers, which `config.json` names, are the same.
+GPT-2's [1], whose first 256 tokens are the bytes, so that it encodes every text in
+UTF-8 without loss. Templates, special tokens and their ids, which `config.json` names,
+are those of the demo's tokenizer.
 
 [1] Radford et al., 2019. Language Models are Unsupervised Multitask Learners.
 """
@@ -26,9 +26,9 @@ from vidsme_jax.demo import drawing
 from vidsme_jax.models import random
 from vidsme_jax.store.files import write_atomically
 
-_ROLES = ("USER:", "ASSISTANT:")  # Words of prompts that stay one token.
+_ROLES = ("USER:", "ASSISTANT:")  # Words of prompts that are one token each.
 _LONGEST = 32  # Characters of a token.
-_LEAST = 2  # Times that two tokens must follow one another to be joined.
+_LEAST = 2  # Least occurrences of a pair of tokens that is merged.
 _PLAIN = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
 
 
@@ -37,8 +37,8 @@ class Words:
     """A trained tokenizer.
 
     Attributes:
-      files: Their content, by name: `tokenizer.json`, `tokenizer_config.json`.
-      size: Of its vocabulary; a model's `vocab_size` must not be smaller.
+      files: Content of `tokenizer.json` and `tokenizer_config.json`, by name.
+      size: Tokens of the vocabulary; a model's `vocab_size` must not be smaller.
     """
 
     files: Mapping[str, str]
@@ -51,11 +51,10 @@ def train(
     """Trains a tokenizer; the same texts in the same order give the same bytes.
 
     Args:
-      texts: Questions, options and answers. A text without an encoding, with half of a
-        surrogate pair, counts as if it had a question mark there.
-      size: Tokens, at most; but bytes and special tokens are there in any case, 256 and
-        about ten, also if they are more.
-      chat: Whether it is like Qwen2's, in place of Llama's: see
+      texts: Questions, options and answers. Half of a surrogate pair, which has no
+        encoding, counts as a question mark.
+      size: Most tokens; the 256 bytes and about ten special tokens are always there.
+      chat: Whether it is like Qwen2's, else like Llama's: see
         `drawing.tokenizer_files`.
       special: Further special tokens of the family.
     """
@@ -68,7 +67,7 @@ def train(
     fixed |= {word: raw["model"]["vocab"][word] for word in _ROLES}
     letters = pre_tokenizers.ByteLevel.alphabet()
     merges = _merges(texts, max(0, size - len(fixed) - len(letters)))
-    # A text may hold the words of special tokens, and join others to one in two ways.
+    # Merges may give a special token, or the same token in two ways.
     tokens = dict.fromkeys([*sorted(letters), *map("".join, merges)])
     free = (number for number in itertools.count() if number not in fixed.values())
     ids = dict(zip((x for x in tokens if x not in fixed), free, strict=False)) | fixed
@@ -107,18 +106,18 @@ def write(
       name: Of a tiny model: see `random.sizes`.
       texts: See `train`.
       seed: Of the weights.
-      size: Tokens, at most; None: as many as the model of this name has. Its
-        `vocab_size` becomes larger where the tokenizer needs it.
+      size: Most tokens; None: the model's `vocab_size`, which is raised if the
+        tokenizer has more.
 
     Raises:
-      AuditError: There is no such tiny model.
+      AuditError: There is no tiny model of this name.
     """
     family = random.family_of_tiny(name)
     files = copy.deepcopy(dict(family.sizes[name]))
     config: dict[str, Any] = files["config.json"]
     section = config.get("text_config", config)
-    wanted = section["vocab_size"] if size is None else size
-    words = train(texts, wanted, chat=family.chat, special=family.special)
+    most = section["vocab_size"] if size is None else size
+    words = train(texts, most, chat=family.chat, special=family.special)
     section["vocab_size"] = max(section["vocab_size"], words.size)
     random.write(folder, name, seed=seed, files=files)
     for file, content in words.files.items():
@@ -126,7 +125,7 @@ def write(
 
 
 def _merges(texts: Iterable[str], count: int) -> list[tuple[str, str]]:
-    """Returns which tokens are joined, the most frequent first, at most `count`."""
+    """Returns the pairs of tokens that are merged, in order; at most `count`."""
     letters = pre_tokenizers.ByteLevel.alphabet()
     learner = tokenizers.Tokenizer(BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

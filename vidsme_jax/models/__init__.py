@@ -84,7 +84,7 @@ def open_checkpoint(
 ) -> files.Checkpoint:
     """Opens a checkpoint; see `inspect` for the arguments."""
     return opening.open_checkpoint(
-        locate(name), allow_pickle=allow_pickle, adapter=adapter, judge=_unread
+        locate(name), allow_pickle=allow_pickle, adapter=adapter, refuse=_unread
     )
 
 
