@@ -36,8 +36,8 @@ class Answering:
 
         Args:
           run: With a store of answers.
-          loaded: Its model, on the devices.
-          devices: Where to run.
+          loaded: The run's model, on the devices.
+          devices: The devices that run it.
           held: Bytes of the parameters of all models on a device.
         """
         assert run.answers is not None

@@ -312,7 +312,7 @@ def find_local(
     """Looks whether a checkpoint is there if it is a folder; nothing is fetched.
 
     Args:
-      checkpoint: As `model.checkpoint`.
+      checkpoint: A value of `model.checkpoint`.
       allow_pickle: Whether pickled weights may be read.
       weights: Whether headers of weight files are read, to find those that are missing,
         cut short or pointers of git-lfs.
@@ -340,7 +340,7 @@ def is_on_hub(name: Any, near: pathlib.Path | None = None) -> bool:
     """Returns whether a checkpoint would be fetched.
 
     Args:
-      name: As `model.checkpoint`.
+      name: A value of `model.checkpoint`.
       near: A folder that a relative path is tried against first.
     """
     if not isinstance(name, str):

@@ -124,8 +124,8 @@ def one_order(names: Sequence[str], profile: str, whose: str = "") -> list[str]:
     """Returns what is wrong with scores of a model that has the natural order alone.
 
     Args:
-      names: Of the scores.
-      profile: Of the scores, by name.
+      names: The names of the scores.
+      profile: The name of their profile.
       whose: "" or "reference ".
     """
     comparing = [name for name in names if scores.compares_orders(name, profile)]
@@ -155,11 +155,11 @@ def open_run(
     numbers of the head's second pass.
 
     Args:
-      setup: From `check`.
+      setup: The result of `check`.
       workdir: Its signals are in the folder `signals`, generated answers in `answers`.
-      video: In place of that of the settings.
+      video: Replaces the settings' own; None keeps it.
       name: See `Run`.
-      writer: Of its parts.
+      writer: The writer of its parts.
 
     Raises:
       AuditError: The signals there were computed with other settings, or are damaged.
@@ -206,7 +206,7 @@ def open_runs(setup: Setup, team: Team) -> list[Run]:
     What is asked is declared then, and no process computes before.
 
     Args:
-      setup: From `check`.
+      setup: The result of `check`.
       team: Whose work directory receives signals and the declaration.
 
     Raises:

@@ -79,9 +79,9 @@ def confirmed(
     runs went on.
 
     Args:
-      runs: Of audited models, and of a reference model.
-      samples: Of the corpus.
-      contents: Of its clips.
+      runs: The runs of audited models, and of a reference model.
+      samples: The samples of the corpus.
+      contents: The contents of its clips.
       failures: Of the audited models; rows that lack something unlisted are added.
       lacking: The same of the reference model.
     """
@@ -126,8 +126,8 @@ def remaining(
     """Leaves out clips that failed or changed; see `repaired` and `changed`.
 
     Args:
-      asked: Of all rows.
-      failures: Of the run.
+      asked: What is asked, of all rows.
+      failures: The failures of the run.
       store: The signals of the run.
       folder: Its work directory.
 
@@ -149,7 +149,7 @@ def repaired(
 
     Args:
       failures: Of that run; a row is the same by its id and the name of its video.
-      items: Of the corpus.
+      items: The rows of the corpus.
       workdir: Of that run, whose `failures.jsonl` says by its time when it was.
     """
     written = workdir / "failures.jsonl"

@@ -21,7 +21,7 @@ class Control:
     """A positive control that a report shows with the verdict of its audit.
 
     Attributes:
-      folder: Where it is.
+      folder: The folder of the control.
       record: The content of its `control.json`.
       differences: Settings that the audit has otherwise, one text each.
     """
@@ -35,8 +35,8 @@ def settings_of(given: views.Settings, headline: str) -> dict[str, Any]:
     """Returns what a control has in common with the audit that it is made for.
 
     Args:
-      given: Of the audit.
-      headline: As `scores.headline` names it.
+      given: The settings of the audit.
+      headline: A result of `scores.headline`.
     """
     return {
         "headline": headline,
@@ -58,8 +58,8 @@ def opened(given: views.Settings, headline: str) -> Control | None:
     """Reads the control of `report.control`; None if there is none.
 
     Args:
-      given: Of the audit.
-      headline: As `scores.headline` names it.
+      given: The settings of the audit.
+      headline: A result of `scores.headline`.
 
     Raises:
       AuditError: There is none, it is damaged, or it is of other questions than the

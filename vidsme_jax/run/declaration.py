@@ -139,7 +139,7 @@ def opened(asked: Asked, workdir: pathlib.Path, table: ScoreTable) -> Declared:
 
     Args:
       asked: What is asked.
-      workdir: Of the run.
+      workdir: The folder of the run.
       table: The scores that the result is of.
 
     Raises:
@@ -203,7 +203,7 @@ def reached(
       declared: The declaration; an exploratory verdict is not kept, and a first
         one that is there already stays.
       workdir: Receives it.
-      verdict: Its name; None where nothing is compared.
+      verdict: The name of the verdict; None where nothing is compared.
       statement: One sentence.
 
     Returns:

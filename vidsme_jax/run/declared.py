@@ -27,7 +27,7 @@ class Change(NamedTuple):
         of, "declaration" where its own is missing.
       declared: Its value, JSON-ready; of a corpus the rows of each role, of "rows"
         those that the first verdict was of, in roles that lost some.
-      now: Likewise; of "rows", how many of these are left.
+      now: The value now; of "rows", how many of these are left.
     """
 
     what: str
@@ -96,8 +96,8 @@ class Declared:
         """Returns the role of a further score: declared, or exploratory.
 
         Args:
-          score: Its name.
-          role: Such as "control".
+          score: The name of the score.
+          role: Its role, such as "control".
         """
         if self.is_exploratory(score):
             return f"As {role}, exploratory"

@@ -34,7 +34,7 @@ def write(
     """Writes the digest of a work directory, and returns it.
 
     Args:
-      workdir: Of a finished run.
+      workdir: The folder of a finished run.
       hashed: Returns the SHA-256 of a file, such as `Hashes.of`.
 
     Raises:
@@ -73,8 +73,8 @@ def differences(workdir: pathlib.Path, record: dict[str, Any]) -> list[str]:
     """Returns a sentence for each file that is not as a digest says.
 
     Args:
-      workdir: Of a finished run.
-      record: Of `read`.
+      workdir: The folder of a finished run.
+      record: The result of `read`.
     """
     listed, there = record["files"], _names(workdir)
     found: list[str] = []

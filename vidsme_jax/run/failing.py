@@ -17,8 +17,8 @@ class Failed:
     """Lists what fails in runs that are scored together.
 
     Attributes:
-      failures: Of the audited model.
-      lacking: Of a reference model.
+      failures: The failures of the audited models.
+      lacking: The failures of a reference model.
     """
 
     def __init__(self, runs: Sequence[Run]):
@@ -42,10 +42,10 @@ class Failed:
         failed unless several did.
 
         Args:
-          sample: That failed.
-          error: Why.
+          sample: The sample that failed.
+          error: The cause.
           lacks: What it lacks in each run that failed, by place.
-          keys: Of the texts that failed; by default all that it lacks.
+          keys: The texts that failed; by default all that it lacks.
         """
         first = self._runs[next(iter(lacks))]
         if self._several and len(lacks) == 1 and not first.is_reference:
@@ -76,11 +76,11 @@ def rows(
     by the rows that ask it.
 
     Args:
-      sample: That failed.
-      error: Why.
-      run: In which.
-      lacks: What it lacks there.
-      keys: Of the texts that failed; by default all that it lacks.
+      sample: The sample that failed.
+      error: The cause.
+      run: The run in which it failed.
+      lacks: What the sample lacks in that run.
+      keys: The texts that failed; by default all that it lacks.
     """
     given = run.settings
     texts = {each.key for each in lacks.texts} if keys is None else keys

@@ -17,8 +17,8 @@ def judge(
 
     Args:
       given: A configuration.
-      headline: As `scores.headline` names it.
-      evaluation: Of `metrics.evaluate`.
+      headline: A result of `scores.headline`.
+      evaluation: The result of `metrics.evaluate`.
     """
     its = given.gate
     limits = gates.Limits(its.score or headline, its.max_auc, its.max_tpr, its.fpr)
@@ -36,8 +36,8 @@ def problems(
 
     Args:
       given: A configuration.
-      names: Of the scores that are computed, the headline among them.
-      items: Of the corpus; empty where it could not be read.
+      names: The scores that are computed, the headline among them.
+      items: The rows of the corpus; empty if it could not be read.
     """
     its = given.gate
     found: list[str] = []

@@ -73,7 +73,7 @@ class Isolation:
 
         Args:
           group: The batch.
-          error: Of the devices.
+          error: The error of the devices.
           compiled: Whether its program is known to be.
           again: Computes part of the batch; returns its results.
           result: Makes the result of a clip that fails alone.

@@ -23,7 +23,7 @@ def arguments(
 
     Args:
       given: Coordinator, number of processes, and place of this one.
-      environment: Of the process.
+      environment: The environment variables of the process.
 
     Raises:
       AuditError: What is given does not suffice.

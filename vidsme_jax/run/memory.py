@@ -66,12 +66,12 @@ def first_batch(
     """Returns what to say if devices are full at the first batch, compiling included.
 
     Args:
-      error: Of which `is_lacking`.
-      model: That is loaded.
-      devices: Where it runs.
+      error: An error for which `is_lacking` is true.
+      model: The model that is loaded.
+      devices: The devices that it is on.
       batch_size: See `config.batch_size`.
       num_frames: See `config.video.num_frames`.
-      shape: Of the batch, where batches of others were computed.
+      shape: The shape of the batch, if batches of others were computed.
     """
     clips = devices.batch_size(batch_size) * devices.num_processes
     settings: list[str] = []

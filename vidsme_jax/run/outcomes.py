@@ -19,8 +19,8 @@ def of_video(
 
     Args:
       k: The sample's place in the batch.
-      found: Of the batch; (clips, directions, kept, ...).
-      rows: Of the sample, in natural order.
+      found: The results of the batch; (clips, directions, kept, ...).
+      rows: The rows of the sample, in natural order.
 
     Raises:
       ClipError: Some are not finite.
@@ -37,10 +37,10 @@ def of_text(k: int, number: int, asked: Asked, found: Found, rows: Rows) -> Scor
 
     Args:
       k: The sample's place in the batch.
-      number: Of the text within the sample, from 1.
+      number: The number of the text within the sample, from 1.
       asked: The text.
-      found: Of the batch.
-      rows: Of the sample, in natural order.
+      found: The results of the batch.
+      rows: The rows of the sample, in natural order.
 
     Raises:
       ClipError: Some are not finite.

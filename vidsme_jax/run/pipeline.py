@@ -31,12 +31,12 @@ class Result(NamedTuple):
     """The result of one sample.
 
     Attributes:
-      key: Of its `Input`.
+      key: The key of its `Input`.
       signals: Of the video's rows, NumPy arrays (2, rows, ...) without padding; None
         if no score needs them; or the error.
       frame: The frame that each row shows in natural order, -1 for none.
       texts: The signals of its texts.
-      lengths: Of each text its tokens, and how many of them have signals.
+      lengths: For each text its tokens, and how many of them have signals.
     """
 
     key: Any
@@ -50,8 +50,8 @@ class Sent(NamedTuple):
     """A batch on its way.
 
     Attributes:
-      group: Its samples.
-      rows: Of each sample in natural order.
+      group: The samples of the batch.
+      rows: The rows of each sample, in natural order.
       out: What `Devices.fetch` takes, or the error of sending it.
     """
 
@@ -72,7 +72,7 @@ class Pipeline:
     shape of a sample is a function of the sample alone (`Stacker`, `TextShape`).
 
     Attributes:
-      devices: Where it runs.
+      devices: The devices that it runs on.
     """
 
     def __init__(
@@ -95,14 +95,14 @@ class Pipeline:
 
         Args:
           model: On the devices of `devices`.
-          devices: Where to run.
+          devices: The devices to run on.
           batch_size: Clips per step over all devices; rounded up to a multiple of them
             along `data`.
           num_frames: The most frames of a clip.
           second: See `make_step`.
           text_second: The same of the texts' rows.
           blank: Whether texts are also scored about a grey video.
-          slices: Whose rows are kept.
+          slices: The slices whose rows are kept.
           against: The order of the second direction; see `second_order`.
           stored: Whether any clip of the run has signals.
           timeline: Measures what is sent.
@@ -291,8 +291,8 @@ def stream(
     the same step where one is asked to or fails.
 
     Args:
-      coming: Of each sample its inputs, each with the place of its pipeline.
-      pipelines: Of one grid of devices.
+      coming: For each sample its inputs, each with the place of its pipeline.
+      pipelines: The pipelines of one grid of devices.
       rounds: The fewest to take on a grid of several processes, unless stopped.
       stopped: Once it is true nothing more is sent; what is on its way still comes.
 

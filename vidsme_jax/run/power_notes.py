@@ -56,7 +56,7 @@ def report(
 
     Args:
       items: The rows.
-      given: Of the settings: comparison, level, rates, the smallest AUC of interest.
+      given: Comparison, level, rates and smallest AUC of the settings.
       icc: Correlation of the scores of clips of one source.
 
     Raises:
@@ -78,9 +78,9 @@ def of_pairs(
     Args:
       known: Members and non-members.
       asked: Suspects, and what they are compared with.
-      given: Of the settings.
+      given: The report's settings.
       icc: Correlation within sources.
-      comparison: Of members with non-members.
+      comparison: The comparison of members with non-members.
     """
     found: list[tuple[str, list[str]]] = []
     if known is not None:

@@ -42,9 +42,9 @@ class Prepared:
     """What one run needs of a sample, apart from its tokens.
 
     Attributes:
-      place: Of the run.
+      place: The place of the run.
       sample: With all its texts.
-      content_hash: Of the clip's file.
+      content_hash: The hash of the clip's file.
       frames: At the model's input size.
       missing: What is to be computed.
       scored: Makes the clip's record of what is not yet known.
@@ -88,11 +88,11 @@ def prepare(
     """Decodes a clip once; measures and resizes it for each model and length.
 
     Args:
-      sample: To prepare.
+      sample: The sample to prepare.
       missing: What it lacks, by place of the run.
       runs: All that are scored now.
-      reader: Of the clips' frames.
-      flow: Of the optical flow.
+      reader: Reads the clips' frames.
+      flow: Computes the variance of the optical flow.
       counted: Receives the time of each stage.
 
     Raises:
@@ -178,8 +178,8 @@ def _shown(
     """Returns what a run's model is shown of a clip, and what the report should say.
 
     Args:
-      run: Of the model.
-      frames: As decoded.
+      run: The run of the model.
+      frames: The frames as decoded.
       pixels: What the model's `prepare` made of them.
 
     Raises:

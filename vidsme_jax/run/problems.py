@@ -16,7 +16,7 @@ class Problems:
 
     Attributes:
       found: One sentence each.
-      settings: Of the configuration, faulty values replaced by the defaults.
+      settings: The configuration, faulty values replaced by the defaults.
     """
 
     def __init__(
@@ -28,8 +28,8 @@ class Problems:
         """Starts with the problems of the values.
 
         Args:
-          config: Whose values are checked.
-          rules: By key, what it may hold.
+          config: The configuration to check.
+          rules: What each key may hold.
           groups: Whose values are read, such as "video", if not those of all; problems
             of others are left out, except keys that do not exist.
         """

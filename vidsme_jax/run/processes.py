@@ -145,7 +145,7 @@ def share(items: Sequence[T], names: Sequence[str]) -> tuple[Sequence[T], int]:
 
     Args:
       items: The same in all processes.
-      names: Of the items; compared between the processes.
+      names: The names of the items; compared between the processes.
 
     Raises:
       AuditError: The processes do not see the same.

@@ -49,8 +49,8 @@ def describe(
 
     Args:
       config: The flat configuration.
-      runs: Of the audited model, and of a reference model if there is one.
-      devices: Where it ran.
+      runs: The runs of the audited model, and of a reference model if any.
+      devices: The devices that it ran on.
       table: The scores; None of a share, whose corpus has no digest.
       scored: How scoring ended, for what this process made of its devices and what
         the reference model could not score.

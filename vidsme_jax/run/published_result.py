@@ -40,10 +40,10 @@ def write(
     """Writes what was found into a new file.
 
     Args:
-      path: Of the file.
-      manifest: That the videos are of.
-      videos: That were looked up.
-      found: Of `lookup.look_up`.
+      path: The path of the file.
+      manifest: The manifest of the videos.
+      videos: The videos that were looked up.
+      found: The result of `lookup.look_up`.
 
     Raises:
       AuditError: The file is there already.
@@ -59,8 +59,8 @@ def opened(name: str, items: Sequence[Item]) -> dict[str, Any] | None:
     """Reads a file of `write` for the report of an audit; None without a name.
 
     Args:
-      name: Of the file, as `report.published` has it; "": none.
-      items: Of the audit's corpus.
+      name: The file, as `report.published` has it; "": none.
+      items: The rows of the audit's corpus.
 
     Returns:
       JSON-ready, as `metrics.json` has it: `statement`, `lists`, `looked_up`, `files`

@@ -60,8 +60,8 @@ def known_rate(device_kind: str, dtype: DTypeLike) -> float | None:
     """Returns the dense peak of a device in operations per second, None if unknown.
 
     Args:
-      device_kind: As JAX prints it, such as "NVIDIA H100 80GB HBM3" or "TPU v5 lite".
-      dtype: Of the operands: bfloat16, float16 or float32.
+      device_kind: JAX's name, such as "NVIDIA H100 80GB HBM3" or "TPU v5 lite".
+      dtype: The type of the operands: bfloat16, float16 or float32.
     """
     wide = jnp.dtype(dtype) == jnp.float32
     for pattern, (narrow_rate, wide_rate) in _PEAKS.items():
@@ -77,8 +77,8 @@ def peak(device: Any, dtype: DTypeLike) -> Peak | None:
     that is free.
 
     Args:
-      device: Of `jax.local_devices()`.
-      dtype: Of the operands.
+      device: One of `jax.local_devices()`.
+      dtype: The type of the operands.
 
     Returns:
       None for a CPU, whose peak is not known and takes seconds to measure, and for a

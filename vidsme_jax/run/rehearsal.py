@@ -45,7 +45,7 @@ def of_audit(config: ConfigDict, workdir: str) -> list[str]:
 
     Args:
       config: See `settings.RULES`.
-      workdir: Of the run; read, never written.
+      workdir: The folder of the run; read, never written.
 
     Returns:
       Lines: the corpus, what is stored, the model, the devices, what the clips can
@@ -103,7 +103,7 @@ def of_rows(items: Sequence[Item], unseen: Sequence[str]) -> list[str]:
     """Returns lines on a command that reads rows, and was checked by itself.
 
     Args:
-      items: Its rows.
+      items: The rows of the command.
       unseen: What was not checked.
     """
     return [_HEAD, *_of_corpus(items), *_not_checked(unseen)]
@@ -113,8 +113,8 @@ def of_report(asked: Asked, workdir: pathlib.Path) -> list[str]:
     """Checks a report that is to be made again, as far as that reads no signals.
 
     Args:
-      asked: Of it.
-      workdir: Of the finished run; read, never written.
+      asked: What the report is asked.
+      workdir: The folder of the finished run; read, never written.
 
     Returns:
       Lines: the corpus, the scores, what was declared, and what was not checked.

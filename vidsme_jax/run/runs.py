@@ -16,8 +16,8 @@ class Wanted:
     """What scores need of the rows of a clip; see `store.signals.Held`.
 
     Attributes:
-      video: Of the video's rows; None if they are not scored.
-      text: Of the rows of a text; None if none is scored.
+      video: Signals of the video's rows; None if they are not scored.
+      text: Signals of the rows of a text; None if none is scored.
     """
 
     video: frozenset[str] | None = frozenset()

@@ -82,8 +82,8 @@ def score(
       runs: Those of one model follow one another, a reference model's last; batch size,
         workers and optical flow are those of the first.
       samples: The clips of the corpus with the texts that are asked about them.
-      reader: Of the clips' frames.
-      devices: Where to run.
+      reader: Reads the clips' frames.
+      devices: The devices to run on.
       team: The processes of this audit or study.
       stop: Looked at between batches, as is whether another process ended early.
 

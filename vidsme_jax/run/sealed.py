@@ -35,7 +35,7 @@ def write(
     """Writes a file whole, and returns what it says, as JSON gives it back.
 
     Args:
-      path: Of the file.
+      path: The path of the file.
       content: JSON-ready; `format`, `time` (UTC) and `digest` are added: the SHA-256 of
         the canonical JSON of all else.
       replaces: Whether a file that is there is replaced.
@@ -61,7 +61,7 @@ def read(
     """Returns what `write` has written; None if there is no file.
 
     Args:
-      path: Of the file.
+      path: The path of the file.
       fields: What each field of the content may hold; it has all of them.
       remedy: What to do about a file that is damaged.
 

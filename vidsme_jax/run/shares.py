@@ -78,10 +78,10 @@ class ShareReport:
     """What the run of one share did.
 
     Attributes:
-      workdir: As it was given.
+      workdir: The work directory as it was given.
       share: "I/N".
-      rows: Of the share.
-      failures: Of its rows.
+      rows: The number of rows of the share.
+      failures: The failures of its rows.
       finished: How many shares have finished.
     """
 
@@ -120,9 +120,9 @@ def finish(
 
     Args:
       place: The work directory.
-      asked: Of the whole corpus.
+      asked: What is asked, of the whole corpus.
       parts: The names of its parts, by folder.
-      failures: Of its rows.
+      failures: The failures of its rows.
       lacking: The same of the reference model.
       about: What `provenance.describe` says of the run.
 
@@ -171,7 +171,7 @@ class Gathered:
       missing: Those that have not finished, from 1.
       about: What `provenance.describe` said, of the first.
       facts: About the shares, for `config.json`.
-      failures: Of all rows.
+      failures: The failures of all rows.
       causes: Why clips of shares that have not finished may lack signals, by key.
       notes: What a reader of the report should know.
     """
@@ -190,7 +190,7 @@ def gathered(place: Workdir, samples: Sequence[Sample] = ()) -> Gathered | None:
 
     Args:
       place: The work directory.
-      samples: Of the whole corpus.
+      samples: The samples of the whole corpus.
 
     Raises:
       AuditError: Records are damaged, or of different corpora, models or settings; or

@@ -23,8 +23,8 @@ class Computed(NamedTuple):
     """The signals of one clip.
 
     Attributes:
-      signals: Of the video's rows; arrays are (2, rows, ...).
-      texts: Of each text that was asked about it, in their order.
+      signals: Signals of the video's rows; arrays are (2, rows, ...).
+      texts: Signals of each text that was asked about it, in order.
     """
 
     signals: TokenSignals
@@ -55,7 +55,7 @@ def compute(
       True
 
     Args:
-      model: From `models.load`.
+      model: The result of `models.load`.
       frames: RGB, of any size.
       against: The order of the second direction, "reversed" or "shuffled:SEED"; see
         `second_order`.

@@ -30,10 +30,10 @@ class Input(NamedTuple):
 
     Attributes:
       key: Returned with its results.
-      frames: From the model's `prepare`.
+      frames: The result of the model's `prepare`.
       texts: Asked about it.
       video: Whether the signals of the video's rows are wanted.
-      shown: Of the clip; see `seen`. May be left out where the model reads no times.
+      shown: The clip; see `seen`. May be left out if the model reads no times.
     """
 
     key: Any
@@ -47,9 +47,9 @@ class Padded(NamedTuple):
     """The padded shape of a sample, a function of the sample alone.
 
     Attributes:
-      num_frames: That the clip is padded to.
+      num_frames: The number of frames that the clip is padded to.
       video: Whether the video's rows are kept.
-      texts: Of the texts; None if there are none.
+      texts: The shape of the texts; None if there are none.
       more: Rows of text between the frames beyond those that the prompt has around a
         clip whose times are not known.
       room: What frames are padded to where clips differ in size.
@@ -88,9 +88,9 @@ class Stacker:
         """Lays nothing out yet.
 
         Args:
-          model: That reads the batches.
+          model: The model that reads the batches.
           num_frames: The most frames of a clip.
-          slices: Whose rows are kept.
+          slices: The slices whose rows are kept.
           against: The order of the second direction, see `second_order`; None: there is
             the natural one alone.
           grey: Trunks of a grey video, about which texts are asked too; 0: none.
@@ -140,7 +140,7 @@ class Stacker:
 
         Args:
           group: Samples; an empty group is one black clip.
-          size: Of the batch.
+          size: The size of the batch.
 
         Returns:
           The batch, and the rows of each sample in natural order.
@@ -249,8 +249,8 @@ def seen(model: Model, frames: np.ndarray, shown: Shown | None = None) -> Shown:
     """Returns what a model is shown of a clip, with its grid and the rows it keeps.
 
     Args:
-      model: That is shown it.
-      frames: From its `prepare`.
+      model: The model that is shown the clip.
+      frames: The result of its `prepare`.
       shown: Without these; by default the frames, whose times are not known.
     """
     shown = shown or Shown(len(frames))
@@ -262,9 +262,9 @@ def check_positions(model: Model, shown: Shown, size: str) -> None:
     """Refuses a clip that the model's positions do not hold.
 
     Args:
-      model: That is shown it.
-      shown: From `seen`.
-      size: Of its frames as they were decoded, for the message.
+      model: The model that is shown the clip.
+      shown: The result of `seen`.
+      size: The size of its frames as decoded, for the message.
 
     Raises:
       ClipError: "preprocess", if rows or positions are too many.
@@ -293,9 +293,9 @@ def place(rows: Rows, grid: Grid, room: Room | None) -> Rows:
     """Returns rows whose features are those of padded frames.
 
     Args:
-      rows: Of one direction.
-      grid: Of the clip.
-      room: That its frames are padded to; None: they are not.
+      rows: The rows of one direction.
+      grid: The grid of the clip.
+      room: The room that its frames are padded to; None: they are not.
     """
     if room is None:
         return rows

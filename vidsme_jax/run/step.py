@@ -55,7 +55,7 @@ def make_step(
     """Returns the pure `step(state, batch)`.
 
     Args:
-      graphdef: Of the model.
+      graphdef: The graph of the model.
       second: Whether a score of the video needs the head's second pass.
       text_second: The same of the texts.
       memory: Bytes that logits may take on a device; see `streaming.rows_at_once`.
@@ -113,7 +113,7 @@ def head_memory(memory: int | None, parameters: int) -> int | None:
     """Returns the bytes for logits on a device, None if nothing is known.
 
     Args:
-      memory: Of the device.
+      memory: Bytes of the device's memory.
       parameters: Bytes of them that lie there.
     """
     return None if memory is None else (memory - parameters) // _HEAD_SHARE

@@ -22,7 +22,7 @@ def open_signals(
 
     Args:
       asked: What is going to be scored.
-      workdir: Of the run.
+      workdir: The folder of the run.
       indexed: Whether indices of parts are trusted.
 
     Returns:
@@ -55,8 +55,8 @@ def kept(asked: Asked, workdir: pathlib.Path, code: str) -> Kept:
     What the digest of the work directory does not list is not taken.
 
     Args:
-      asked: Of the scores.
-      workdir: Of the run.
+      asked: What is asked.
+      workdir: The folder of the run.
       code: Tells the program that computes from other versions of it.
     """
     given, motion = asked.settings, asked.settings.motion
@@ -83,11 +83,11 @@ def score_table(
     """Returns the scores of rows that have not failed, and warnings by video.
 
     Args:
-      asked: Of whose rows.
+      asked: What is asked; its rows make the table.
       failures: Rows that have failed.
       store: The signals.
       reference: Those of the reference model, if there is one.
-      kept: Of `kept`; None: all is computed.
+      kept: The result of `kept`; None: all is computed.
 
     Raises:
       AuditError: No row has scores; lists the causes of failures too.

@@ -40,10 +40,10 @@ def tokenise(
     """Tokenises texts, each once, and finds those that a model cannot score.
 
     Args:
-      asked: Of any number of clips.
-      model: Audited, or a reference.
-      shown: Of the clip; before it is known, of one as long.
-      slices: Whose rows are scored.
+      asked: Texts of any number of clips.
+      model: The audited model, or a reference.
+      shown: The clip; before it is known, one as long.
+      slices: The slices whose rows are scored.
       room: Tokens of an answer that is still to be generated.
     """
     texts: dict[str, Text] = {}
@@ -96,10 +96,10 @@ def check_texts(
     """Tokenises the texts of a corpus for the audited model.
 
     Args:
-      samples: From `data.samples`.
-      model: That is audited.
-      num_frames: Of a clip.
-      slices: Whose rows are scored.
+      samples: The result of `data.samples`.
+      model: The audited model.
+      num_frames: The number of frames of a clip.
+      slices: The slices whose rows are scored.
       response: "given" or "greedy".
       room: The tokens that a greedy answer may have.
 

@@ -30,18 +30,18 @@ class Utilisation:
     """How a run used its devices, of the clips that this process scored.
 
     Attributes:
-      clips: That went through the devices.
-      batches: Of them.
+      clips: The clips that went through the devices.
+      batches: The batches of these clips.
       seconds: From the first batch sent to the last one computed, without compiling.
       busy: Seconds of these in which the devices computed.
       waited: Seconds of these in which they waited, by what for.
       compiling: Seconds of compiling, outside `seconds`.
-      operations: That the clips need at least; copies that fill a batch do not count.
+      operations: The least that the clips need; copies that fill a batch do not count.
       devices: This process's share of the grid.
-      peak: Of one device; None where there is none (see `rates.peak`).
-      core_seconds: Of host threads a clip, by stage.
+      peak: The peak of one device; None where there is none (see `rates.peak`).
+      core_seconds: Core seconds of host threads a clip, by stage.
       workers: Host threads that prepare clips.
-      cores: That this process may use.
+      cores: The cores that this process may use.
       on_cpu: Whether the devices compute on these cores, too.
     """
 
@@ -181,8 +181,8 @@ class Meter:
 
     Attributes:
       timeline: For `signals.stream`.
-      stages: For the threads that prepare clips.
-      clips: Whose signals are there.
+      stages: Receives the times of the threads that prepare clips.
+      clips: The clips whose signals are there.
     """
 
     def __init__(self, model: Model):
@@ -210,7 +210,7 @@ class Meter:
 
         Args:
           clip: See `Model.flops`.
-          model: By default that of the meter.
+          model: The model; by default that of the meter.
           video: Whether the video's rows have signals.
           texts: See `Model.flops`.
         """
