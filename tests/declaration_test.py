@@ -20,7 +20,7 @@ from vidsme_jax import audit
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.evaluation import groups
 from vidsme_jax.run import corpus_rows, declaration, declared, sealed
-from vidsme_jax.run.declared import Change
+from vidsme_jax.run.declaration_text import Change
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 KS = (0, 5, 10, 30, 60, 90)

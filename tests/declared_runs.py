@@ -7,7 +7,7 @@ import shutil
 
 from vidsme_jax import audit, settings
 from vidsme_jax.commands.finished import run_record
-from vidsme_jax.run import declared
+from vidsme_jax.run import declaration_text
 
 CLIPS = sorted((settings.DEMO / "corpus" / "clips").glob("*.mp4"))
 WORD = "Changed after the results: exploratory."
@@ -39,7 +39,7 @@ def again(workdir: pathlib.Path, **changes):
 
 
 def record(workdir: pathlib.Path) -> dict:
-    return json.loads((workdir / declared.FILE).read_text())
+    return json.loads((workdir / declaration_text.FILE).read_text())
 
 
 def finished(folder: pathlib.Path):

@@ -176,7 +176,7 @@ def test_one_process_needs_nothing():
         (
             ("h:1", None, 0),
             {"JAX_NUM_PROCESSES": "two"},
-            "--num_processes is 'two'; it must be a number",
+            "--num_processes is 'two'; it must be an integer",
         ),
     ],
 )

@@ -17,7 +17,7 @@ from vidsme_jax.report.notebook import Picture
 from vidsme_jax.report.plots import ClipCurve
 from vidsme_jax.run import declaration
 from vidsme_jax.run.control_record import Control
-from vidsme_jax.run.declared import Declared
+from vidsme_jax.run.declaration_text import Declared
 from vidsme_jax.scores import Beside, units
 from vidsme_jax.wording import printable
 

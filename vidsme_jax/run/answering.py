@@ -1,6 +1,6 @@
 """The audited model's own answers: generated in batches, stored, then scored.
 
-Stands between the loader of clips and the pipelines, and reads the same decoded clips.
+It reads the clips that the loader has decoded, before the pipelines do.
 """
 
 import collections

@@ -1,4 +1,4 @@
-"""The positive control of an audit, read and compared with it, before any model is."""
+"""Reads the positive control of an audit and compares the two, before any model."""
 
 import dataclasses
 import json
@@ -98,7 +98,9 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
             if not isinstance(name, str):
                 raise TypeError(f"{name!r} is no text")
         if not isinstance(record["settings"], dict):
-            raise TypeError("its settings are none")
+            raise TypeError(
+                f"settings is {type(record['settings']).__name__}, no object"
+            )
     except FileNotFoundError as error:
         raise AuditError(
             [

@@ -1,4 +1,4 @@
-"""The corpus as it is listed: what is known of it before a video is decoded."""
+"""Describes a corpus before any video is decoded: its digest, roles, comparisons."""
 
 import collections
 import hashlib

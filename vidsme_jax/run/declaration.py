@@ -1,9 +1,9 @@
-"""What was declared before the results: written, kept, compared with what is asked.
+"""Writes what is asked before the results exist, and compares it with later requests.
 
 `declaration.json` is written before the first signal of a run is computed. From then on
 it stays, and a run or a report that asks something else is exploratory. `verdict.json`
 keeps the first verdict of the work directory, what was asked for it and of which rows
-it was; nothing takes its place.
+it was; it is never replaced.
 """
 
 import dataclasses
@@ -14,18 +14,18 @@ from typing import Any
 import vidsme_jax
 from vidsme_jax import scores
 from vidsme_jax.base import AuditError, ScoreTable
-from vidsme_jax.run import declared as words
+from vidsme_jax.run import declaration_text as words
 from vidsme_jax.run import result_rows, sealed
 from vidsme_jax.run.asking import Asked
-from vidsme_jax.run.declared import FILE, Change, Declared
+from vidsme_jax.run.declaration_text import FILE, Change, Declared
 from vidsme_jax.run.sealed import is_amount, is_digest, is_flag, is_text, is_time
 from vidsme_jax.store import signals
 
 VERDICT = "verdict.json"
 UNIT = "source, else near-duplicates, else file"
-# Declared for the reader: where they change, the headline is asked nothing else.
+# Declared for the reader; a change of these does not change the headline's question.
 _BESIDE = ("k", "slices", "model")
-# Likewise where the profile or the reference changes, which give scores other names.
+# A change of these gives scores other names, and is no change of the scores.
 _NAMING = ("profile", "reference")
 _DECLARED: sealed.Test = sealed.having(
     headline=is_text,
@@ -86,8 +86,8 @@ def declare(asked: Asked, workdir: pathlib.Path) -> None:
 
     It is time as long as the work directory has no signal and no report, and where
     signals were overwritten: results may have been seen then, so that the declaration
-    names those whose place it takes. Only one process calls it, and none computes
-    before it has returned.
+    lists those that it replaces. Only one process calls it, and none computes before it
+    has returned.
 
     Raises:
       AuditError: A file is damaged.
@@ -339,7 +339,7 @@ def _write(
     before: dict[str, Any] | None,
     first: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Writes what is asked as the declaration; names that whose place it takes."""
+    """Writes what is asked as the declaration; records the one that it replaces."""
     earlier = []
     if before is not None:
         its = first if first and first["declaration"] == before["digest"] else None

@@ -1,4 +1,4 @@
-"""The digest of a work directory: a SHA-256 of each file that a run has written there.
+"""Writes and checks the digest of a work directory: the SHA-256 of each file of a run.
 
 `digests.json` is written last, and deleted before any file that it lists is replaced,
 so that a folder either matches it or was changed by another program. Its own digest

@@ -1,4 +1,4 @@
-"""What could not be scored, once per row of a manifest that it concerns."""
+"""Collects what could not be scored, once per row of a manifest that it concerns."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence, Set

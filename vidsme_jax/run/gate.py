@@ -1,4 +1,4 @@
-"""The gate of an audit: limits on what it may find, as its configuration says them."""
+"""Checks the gate of an audit: the limits that its configuration sets on results."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is done about batches at which the devices fail: halved, until a clip is alone.
+"""Isolates clips at which the devices fail: halves batches until a clip is alone.
 
 A batch that raises an error of the devices is computed again in halves, filled up with
 copies to the shape that is compiled already. A clip that fails alone twice is that
@@ -18,14 +18,14 @@ from vidsme_jax.run import memory
 from vidsme_jax.run.stacking import Group, Padded
 from vidsme_jax.run.stopping import RunStopped
 
-_IN_A_ROW = 3  # So many clips that fail alone, one after another, end a run.
+_IN_A_ROW = 3  # Clips that fail alone, one after another, that end a run.
 
 
 class Isolation:
-    """Counts what fails on the devices, and finds the clip that is to blame.
+    """Counts what fails on the devices, and finds the clip that causes it.
 
     Attributes:
-      failure: Why nothing more can be computed; None while all is well.
+      failure: The error that ends the run; None until there is one.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Isolation:
         """
         self.failure: Exception | None = None
         self._computed: set[Padded] = set()  # Shapes of batches that were.
-        self._again: Any = None  # The clip, or shape, that has its second chance.
+        self._again: Any = None  # The clip, or shape, that was sent a second time.
         self._lacking, self._stored = lacking, stored
         self._batch_size, self._alone = batch_size, alone
         self._errors: list[str] = []  # Of clips alone since the last success.

@@ -1,4 +1,4 @@
-"""Whether several processes work together, and how they find each other.
+"""Finds out whether several processes work together, and how they connect.
 
 Nothing here imports JAX.
 """
@@ -60,7 +60,7 @@ def _checked(found: Sequence[str | int | None]) -> dict[str, Any]:
         try:
             arguments[name] = int(value)
         except ValueError:
-            problems.append(f"{flag} is {value!r}; it must be a number")
+            problems.append(f"{flag} is {value!r}; it must be an integer")
     if not problems and int(arguments["process_id"]) not in range(
         arguments["num_processes"]
     ):

@@ -1,4 +1,4 @@
-"""From the arrays of a batch to the signals of one sample, without padding."""
+"""Takes the signals of one sample out of the arrays of a batch, without padding."""
 
 import numpy as np
 from jaxtyping import Int16

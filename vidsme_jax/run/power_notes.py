@@ -1,4 +1,4 @@
-"""What the clips of a corpus can show, before any of them is decoded."""
+"""States what the clips of a corpus can show, before any of them is decoded."""
 
 import collections
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""From a sample to what models read of it: decoded once, measured, resized, tokenised.
+"""Prepares what models read of a sample: decoded once, measured, resized, tokenised.
 
 Runs on the host's threads, ahead of the devices.
 """

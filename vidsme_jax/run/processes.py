@@ -1,4 +1,4 @@
-"""Several processes that work on one corpus together, one or more on each host.
+"""Coordinates several processes on one corpus, one or more on each host.
 
 Each process scores its share of the clips and writes its parts into one work directory,
 which all hosts must see. Nothing else is exchanged, unless the model spans hosts: then

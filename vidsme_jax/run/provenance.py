@@ -1,4 +1,4 @@
-"""What a run was made of: settings, versions, devices, fingerprints."""
+"""Records how a run was made: settings, versions, devices, fingerprints."""
 
 import datetime
 import hashlib

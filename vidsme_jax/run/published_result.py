@@ -1,4 +1,4 @@
-"""What `vidsme lookup` found, kept as a file and put into the report of an audit."""
+"""Writes what `vidsme lookup` found, and reads it for the report of an audit."""
 
 import pathlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How many operations a second a device can do: what is known, or measured."""
+"""Returns the peak rate of a device, in operations a second: known, or measured."""
 
 # Some functions of JAX have no types.
 # pyright: reportUnknownMemberType=false

@@ -1,4 +1,4 @@
-"""What `--check` says: all that can be checked without decoding, weights or writing.
+"""Implements `--check`: all that needs no decoding, no weights and no writing.
 
 It asks what a run asks before its first clip, and reads besides what a work directory
 holds. Nothing is fetched: a checkpoint of the hub is looked at where the cache has it.

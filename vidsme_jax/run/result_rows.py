@@ -1,4 +1,4 @@
-"""Which rows a result was of, in a few bytes a row: what was lost or gained since."""
+"""Records the rows of a result, in a few bytes each, and compares two records."""
 
 import base64
 import collections

@@ -1,4 +1,4 @@
-"""The door from Python: a loaded model, frames and texts to signals."""
+"""Computes signals in Python, from a loaded model, frames and texts."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""From samples to the batch that a device reads: padded to one shape, in NumPy."""
+"""Stacks samples into the batch that a device reads: padded to one shape, in NumPy."""
 
 import functools
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Stopping on a signal: what is in flight is finished and kept first."""
+"""Stops a run on a signal, after the batch in flight was computed and stored."""
 
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""The signals of a run, opened and scored for what is asked: without a model."""
+"""Opens the stored signals of a run and scores them, without a model."""
 
 import pathlib
 

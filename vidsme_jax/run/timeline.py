@@ -1,4 +1,4 @@
-"""How a run's time divides between the devices, what feeds them, and compiling."""
+"""Divides a run's time into computing, waiting by cause, and compiling."""
 
 # Some functions of JAX have no types.
 # pyright: reportUnknownMemberType=false

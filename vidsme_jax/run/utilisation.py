@@ -1,4 +1,4 @@
-"""What a run made of its devices: clips a second, share of the peak, waiting."""
+"""Measures how a run used its devices: clips a second, share of the peak, waiting."""
 
 import dataclasses
 import math
