@@ -19,7 +19,7 @@ from declared_runs import record as _record
 from vidsme_jax import audit
 from vidsme_jax.base import AuditError, Item
 from vidsme_jax.evaluation import groups
-from vidsme_jax.run import corpus_rows, declaration, declared, sealed
+from vidsme_jax.run import corpus_rows, declaration, declaration_text, sealed
 from vidsme_jax.run.declaration_text import Change
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -42,7 +42,7 @@ def test_a_headline_that_is_changed_after_the_results(run):
     """Nobody is told that the second was declared, and the first stays in sight."""
     first, _ = run
     workdir = first.workdir
-    written = (workdir / declared.FILE).read_bytes()
+    written = (workdir / declaration_text.FILE).read_bytes()
     verdict = (workdir / declaration.VERDICT).read_bytes()
     assert WORD not in first.metrics["statement"] + first.summary()
     said = first.metrics["declaration"]
@@ -66,7 +66,7 @@ def test_a_headline_that_is_changed_after_the_results(run):
     assert kept["verdict"] == first.metrics["verdict"]
     assert kept["declaration"] == metrics["declaration"]["digest"]
     # Neither file has changed, and what was declared is no news when asked again.
-    assert (workdir / declared.FILE).read_bytes() == written
+    assert (workdir / declaration_text.FILE).read_bytes() == written
     assert (workdir / declaration.VERDICT).read_bytes() == verdict
     same = _again(workdir, headline="vid_sme", motion__q_scale=1.0)
     assert same.metrics == first.metrics
@@ -109,7 +109,7 @@ def test_what_changes_nothing_of_the_headline(run):
     workdir = run[0].workdir
     record = {k: x for k, x in _record(workdir).items() if k not in sealed._OWN}
     record["declared"] |= {"slices": ["video", "response"], "model": "elsewhere"}
-    sealed.write(workdir / declared.FILE, record)
+    sealed.write(workdir / declaration_text.FILE, record)
     (workdir / declaration.VERDICT).unlink()  # Of the record that was there.
     names = ("vid_sme", "perplexity", *(f"min_k_prob_{k}" for k in KS))
     said = _again(workdir, scores=names).metrics["declaration"]
@@ -188,20 +188,20 @@ def test_a_run_that_is_killed_goes_on_under_its_declaration(tmp_path, monkeypatc
         die(patch, audit.provenance, "describe")
         with pytest.raises(KeyboardInterrupt):
             audit.run(config, folder)
-    written = (folder / declared.FILE).read_bytes()
+    written = (folder / declaration_text.FILE).read_bytes()
     config.headline = "perplexity"
     said = audit.run(config, folder).metrics["declaration"]
     assert said["exploratory"] and said["first"] is None
     config.headline = "vid_sme"
     said = audit.run(config, folder).metrics["declaration"]
     assert not said["exploratory"] and said["first"]["headline"] == "vid_sme"
-    assert (folder / declared.FILE).read_bytes() == written
+    assert (folder / declaration_text.FILE).read_bytes() == written
 
 
 def test_signals_of_a_run_that_declared_nothing(run):
     """As of a version that knew no declarations."""
     workdir = run[0].workdir
-    for name in (declared.FILE, declaration.VERDICT):
+    for name in (declaration_text.FILE, declaration.VERDICT):
         (workdir / name).unlink()
     again = _again(workdir, headline="perplexity")
     said = again.metrics["declaration"]
@@ -232,11 +232,11 @@ def test_signals_that_are_deleted_by_hand_change_nothing(run):
     report, config = run
     for part in (report.workdir / "signals").glob("part-*"):
         part.unlink()
-    written = (report.workdir / declared.FILE).read_bytes()
+    written = (report.workdir / declaration_text.FILE).read_bytes()
     config.headline = "perplexity"
     said = audit.run(config, report.workdir).metrics["declaration"]
     assert said["exploratory"]
-    assert (report.workdir / declared.FILE).read_bytes() == written
+    assert (report.workdir / declaration_text.FILE).read_bytes() == written
 
 
 def test_another_corpus(run, tmp_path):
@@ -246,7 +246,7 @@ def test_another_corpus(run, tmp_path):
     told = "corpus was of 4 rows (2 members, 2 nonmembers), now of 5 rows (3 members, "
     assert f"{WORD} {told}2 nonmembers). Declared" in said["statement"]
     assert said["changes"][0]["now"] == {"members": 3, "nonmembers": 2}
-    assert declared.ELSEWHERE in said["statement"]
+    assert declaration_text.ELSEWHERE in said["statement"]
     # As many, but another question.
     path = tmp_path / "corpus" / "members.json"
     rows = json.loads(path.read_text())[:2]
@@ -268,7 +268,7 @@ def test_the_order_of_rows_is_of_no_account():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [declared.FILE, declaration.VERDICT])
+@pytest.mark.parametrize("name", [declaration_text.FILE, declaration.VERDICT])
 def test_a_file_that_was_changed_is_refused(run, name):
     report, config = run
     path = report.workdir / name
@@ -322,7 +322,7 @@ def test_a_file_that_was_changed_is_refused(run, name):
     ],
 )
 def test_fields_of_another_kind_are_refused(run, field, value):
-    path = run[0].workdir / declared.FILE
+    path = run[0].workdir / declaration_text.FILE
     record = json.loads(path.read_text())
     del record["digest"]
     both = isinstance(record[field], dict) and isinstance(value, dict)

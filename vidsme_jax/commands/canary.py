@@ -203,7 +203,7 @@ def run() -> NoReturn:
         "variants", None, f"Variants of each clip; default: {VARIANTS}."
     )
     flags.DEFINE_integer(
-        "seed", None, "Seed of all random choices, for trials; default: none."
+        "seed", None, "Seed of all random choices, for trials; default: a random one."
     )
     flags.DEFINE_string("key", None, "File of the key, key.json, with which to test.")
     flags.DEFINE_string(

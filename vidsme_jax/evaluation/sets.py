@@ -93,7 +93,7 @@ def holm(p_values: list[float]) -> list[float]:
     """
     count = len(p_values)
     order = sorted(range(count), key=p_values.__getitem__)
-    steps = (p_values[k] * (count - at) for at, k in enumerate(order))
+    steps = (float(p_values[k]) * (count - at) for at, k in enumerate(order))
     found = [0.0] * count
     for k, p in zip(order, itertools.accumulate(steps, max), strict=True):
         found[k] = min(1.0, p)

@@ -36,9 +36,7 @@ _MOST_PIXELS = 2**25
 _PIXEL_BYTES = {"gpu": 72}  # Of temporary memory, by platform.
 _OTHER_PIXEL_BYTES = 160
 _MEMORY_SHARE = 32
-_IN_A_ROW = (
-    3  # After this many failures in a row the device is at fault, not the clips.
-)
+_IN_A_ROW = 3  # Failures, after which the device is at fault, not the clips.
 _QUOTED = 200  # Characters of an error.
 _WAITING_BYTES = 2**30  # Grey frames that wait on one device.
 

@@ -349,10 +349,6 @@ def is_on_hub(name: Any, near: pathlib.Path | None = None) -> bool:
     try:
         path = pathlib.Path(name).expanduser()
         there = path.exists() or (near is not None and (near / path).exists())
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ):  # Not a file name; opening it reports the name.
+    except (OSError, RuntimeError, ValueError):  # Opening it names what is wrong.
         return False
     return parts in (2, 3) and not name.startswith((".", "/", "~")) and not there

@@ -35,7 +35,7 @@ def view(
       targets: The class of each row that is the target; by default its argmax.
       answer: The text of the answer.
       blank: Probabilities of the targets after a grey video, (rows,).
-      reference: The reference model's distributions, natural order.
+      reference: The reference model's distributions, natural order; of equal targets.
 
     Example:
       >>> view([[0.5, 0.25, 0.25], [0.8, 0.1, 0.1]]).signals.log_prob[0].round(3)
@@ -77,7 +77,9 @@ def view(
         answer=answer,
         tokens=tuple(chosen[0].tolist()),
         blank=None if blank is None else np.log(np.asarray(blank, np.float64)),
-        reference=None if reference is None else view(reference, targets=targets),
+        reference=None
+        if reference is None
+        else view(reference, targets=chosen[0].tolist()),
     )
 
 

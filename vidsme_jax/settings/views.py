@@ -210,7 +210,7 @@ class Parallel:
     data: int = key(
         0,
         rules.integer(0),
-        "Copies of the model, each with its share of the clips; 0: as many as fit.",
+        "Copies of the model, each with its share of the clips; 0: all devices.",
     )
     model: int = key(1, rules.integer(1), "Devices over which each copy is split.")
 
