@@ -393,16 +393,16 @@ UNKNOWABLE = (
 
 
 def test_the_statement_of_a_declaration():
-    assert declared.statement(_said()) == (
+    assert declaration_text.statement(_said()) == (
         "Declared 2026-11-29 22:10 UTC, before the first signal of this run: headline "
         "vid_sme, comparison all, level 0.05, smallest AUC of interest 0.60 "
         f"(declaration.json, SHA-256 1f3a1f3a1f3a1f3a...). {UNKNOWABLE}"
     )
-    assert declared.statement(_said(after_report=True)).endswith(
+    assert declaration_text.statement(_said(after_report=True)).endswith(
         "A report was in this work directory then, and may have been seen. "
         f"{UNKNOWABLE}"
     )
-    assert declared.statement(_said(after_signals=True)) == (
+    assert declaration_text.statement(_said(after_signals=True)) == (
         "Nothing was declared before the results: headline vid_sme, comparison all, "
         "level 0.05, smallest AUC of interest 0.60 was written down 2026-11-29 22:10 "
         "UTC, when signals of this run were there already, and seals nothing "
@@ -418,7 +418,7 @@ def test_the_statement_of_changes():
         Change("headline", "vid_sme", "min_k_plus_plus_5"),
         Change("reference", "", "a" * 1000),
     )
-    said = declared.statement(_said(), changes, first)
+    said = declaration_text.statement(_said(), changes, first)
     assert said.startswith(
         "Changed after the results: exploratory. headline was vid_sme, now "
         "min_k_plus_plus_5; reference was none, now aaaa"

@@ -13,7 +13,7 @@ from declared_runs import config as _config
 from declared_runs import record as _record
 from vidsme_jax import audit
 from vidsme_jax.base import AuditError
-from vidsme_jax.run import declaration, declared
+from vidsme_jax.run import declaration, declaration_text
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -49,7 +49,7 @@ def test_a_declaration_that_was_taken_away_leaves_its_verdict(run, headline):
     workdir = first.workdir
     digest = _record(workdir)["digest"]
     verdict = (workdir / declaration.VERDICT).read_bytes()
-    (workdir / declared.FILE).unlink()
+    (workdir / declaration_text.FILE).unlink()
     for _ in range(2):
         again = _again(workdir, headline=headline)
         said = again.metrics["declaration"]
@@ -76,8 +76,8 @@ def test_a_declaration_that_was_replaced_by_another(run, tmp_path):
     verdict = (first.workdir / declaration.VERDICT).read_bytes()
     config.corpus.members = _config(tmp_path / "other", members=3).corpus.members
     audit.run(config, tmp_path / "elsewhere")
-    copied = (tmp_path / "elsewhere" / declared.FILE).read_bytes()
-    (first.workdir / declared.FILE).write_bytes(copied)
+    copied = (tmp_path / "elsewhere" / declaration_text.FILE).read_bytes()
+    (first.workdir / declaration_text.FILE).write_bytes(copied)
     said = _again(first.workdir).metrics["declaration"]
     assert (
         said["exploratory"]
@@ -87,7 +87,7 @@ def test_a_declaration_that_was_replaced_by_another(run, tmp_path):
         "corpus was of 5 rows (3 members, 2 nonmembers), now of 4"
         in (said["statement"])
     )
-    assert said["statement"].endswith(declared.ELSEWHERE)
+    assert said["statement"].endswith(declaration_text.ELSEWHERE)
     assert (first.workdir / declaration.VERDICT).read_bytes() == verdict
 
 
@@ -139,7 +139,7 @@ def test_overwriting_with_nothing_changed(run):
         assert said["sealed"] and not said["exploratory"] and not said["notes"]
     assert len(_record(report.workdir)["earlier"]) == 2
     assert "of 2 earlier declarations in this work directory, the last of 2" in (
-        declared.statement(_record(report.workdir))
+        declaration_text.statement(_record(report.workdir))
     )
     said = _again(report.workdir, headline="perplexity").metrics["declaration"]
     assert said["statement"].count("headline was vid_sme, now perplexity") == 1
@@ -279,7 +279,7 @@ def test_a_score_next_to_the_headline_that_was_added(finished, tmp_path):
     assert not found["declaration"]["exploratory"] and found["beside"]["exploratory"]
     (note,) = found["declaration"]["notes"]
     assert "were added to those that were declared (vid_sme): of the" in note
-    for name in (declared.FILE, declaration.VERDICT):
+    for name in (declaration_text.FILE, declaration.VERDICT):
         (tmp_path / "run" / name).unlink()
     found = _again(tmp_path / "run", scores="perplexity,vid_sme").metrics
     assert found["beside"]["statement"].startswith("As control: the score vid_sme")
