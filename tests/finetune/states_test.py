@@ -269,7 +269,7 @@ def test_a_loss_that_is_not_finite_keeps_the_state_before_it(config, trained, tm
             training.run(config, tmp_path)
     (problem,) = caught.value.problems
     assert "the loss is nan at step 6, of the clips clips/" in problem
-    assert "lower config.train.learning_rate" in problem
+    assert "Lower config.train.learning_rate" in problem
     assert next(count) <= 9, "it went on for long"
     assert (tmp_path / options.STATE / "5").is_dir()
     record = training.run(config, tmp_path)
