@@ -91,7 +91,7 @@ def test_another_model_is_not_replaced(made, monkeypatch):
         (["x"], 2, "--workdir is missing, such as --workdir runs/made"),
         (["x", "--workdir=w", "more"], 2, "argument 'more': only flags"),
         (["x", "--workdir=w"], 0, "the demo is in w"),
-        (["x", "--workdir=w", "OSError"], 2, "the run stopped: full; nothing was computed"),
+        (["x", "--workdir=w", "OSError"], 2, "the run stopped: full; nothing"),
         (["x", "--workdir=w", "KeyboardInterrupt"], 130, "interrupted: w is kept"),
         (["x", "--workdir=w", "AuditError"], 2, "nothing was computed, 1 problem"),
     ],
